@@ -1,0 +1,391 @@
+// The portable engine: the same proactor on node:net, for platforms and Node versions without node:ffi. It has an object,
+// a stream and callbacks per connection, so it is two to three times dearer per connection than the others, and it cannot
+// pump. It is driven by the event loop: `drive()` names the function that takes each batch.
+//
+// One difference shows: node:net cannot leave connections in the kernel's queue, so while accepting is paused (at
+// EDGEPROXY_MAX_CONNECTIONS) new connections are refused instead of waiting.
+
+import net from 'node:net';
+import { assert } from '../base/assert.ts';
+import { monotonicMs } from '../sys/clock.ts';
+import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
+import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
+import type { PeerAddress } from '../sys/socket.ts';
+import * as proactor from './proactor.ts';
+
+const EVENT_ARRAY_MIN = 4096;
+
+/** Where a listener number listens; node:net makes its own listening sockets. */
+export interface PortableListener {
+  readonly host: string;
+  readonly port: number;
+  readonly v6Only: boolean;
+}
+
+/** One socket. Identity is the endpoint and generation of the operation last started on it. */
+interface Connection {
+  readonly socket: net.Socket;
+  endpoint: number;
+  generation: number;
+  connecting: boolean;
+  receiving: boolean;
+  /** Bytes of the send in flight, 0 = none. */
+  sending: number;
+  /** Bytes received for which no buffer was free or no receive was started. */
+  left: Buffer | null;
+  /** The peer sent FIN, and it is not reported yet. */
+  ended: boolean;
+  /** -errno the socket failed with, reported to every later operation; 0 = none. */
+  failure: number;
+}
+
+export class PortableEngine implements proactor.Proactor {
+  readonly name = 'portable';
+  readonly canPump = false;
+  readonly descriptor = -1;
+  readonly bufferBytes: number;
+  readonly bufferCount: number;
+  events = new Int32Array(EVENT_ARRAY_MIN * proactor.EVENT_WORDS);
+  #filling = new Int32Array(EVENT_ARRAY_MIN * proactor.EVENT_WORDS);
+  #filled = 0;
+
+  readonly #memory: Uint8Array;
+  readonly #free: Int32Array;
+  #freeCount: number;
+  readonly #connections = new Map<number, Connection>();
+  readonly #servers = new Map<number, net.Server>();
+  #listeners: readonly PortableListener[] = [];
+  #nextSocket = 1;
+  #onBatch: (events: number) => void = () => {};
+  #scheduled = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(options: proactor.EngineOptions) {
+    this.bufferBytes = options.bufferBytes;
+    this.bufferCount = options.bufferCount;
+    this.#memory = new Uint8Array(options.bufferCount * options.bufferBytes);
+    this.#free = new Int32Array(options.bufferCount);
+    this.#freeCount = options.bufferCount;
+    for (let index = 0; index < options.bufferCount; index++) {
+      this.#free[index] = options.bufferCount - 1 - index;
+    }
+  }
+
+  /** `listeners[n]` is where listener number n listens; `onBatch` gets the number of events, maybe 0. */
+  drive(listeners: readonly PortableListener[], onBatch: (events: number) => void): void {
+    this.#listeners = listeners;
+    this.#onBatch = onBatch;
+  }
+
+  /** Runs a batch soon, also with no event: a command or publication waits. */
+  wake(): void {
+    this.#schedule();
+  }
+
+  now(): number {
+    return monotonicMs();
+  }
+
+  /** Does not wait: makes sure that a batch comes within `timeoutMs` (-1 = only when there are events). */
+  wait(timeoutMs: number): number {
+    if (this.#filled > 0) this.#schedule();
+    else if (timeoutMs >= 0 && this.#timer === undefined) {
+      this.#timer = setTimeout(() => {
+        this.#timer = undefined;
+        this.#schedule();
+      }, timeoutMs);
+    }
+    return 0;
+  }
+
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      const count = this.#filled;
+      const handedOut = this.#filling;
+      this.#filling = this.events;
+      this.events = handedOut;
+      this.#filled = 0;
+      this.#onBatch(count);
+    });
+  }
+
+  #emit(operation: number, endpoint: number, generation: number, result: number, more = 0): void {
+    this.#emitBuffer(operation, endpoint, generation, result, proactor.NO_BUFFER, more);
+  }
+
+  #emitBuffer(
+    operation: number,
+    endpoint: number,
+    generation: number,
+    result: number,
+    buffer: number,
+    more: number,
+  ): void {
+    const at = this.#filled++ * proactor.EVENT_WORDS;
+    if (at === this.#filling.length) {
+      const larger = new Int32Array(this.#filling.length * 2);
+      larger.set(this.#filling);
+      this.#filling = larger;
+    }
+    const events = this.#filling;
+    events[at + proactor.EVENT_OP] = operation;
+    events[at + proactor.EVENT_ENDPOINT] = endpoint;
+    events[at + proactor.EVENT_GENERATION] = generation;
+    events[at + proactor.EVENT_RESULT] = result;
+    events[at + proactor.EVENT_BUFFER] = buffer;
+    events[at + proactor.EVENT_MORE] = more;
+    this.#schedule();
+  }
+
+  // ---- accept and connect ----------------------------------------------------------------------------------------
+
+  accept(listener: number, tag: number): void {
+    const where = this.#listeners[listener];
+    assert(where !== undefined, 'Accept on a listener that was not named');
+    const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
+    this.#servers.set(tag, server);
+    server.on('connection', (socket) => {
+      const id = this.#adopt(socket);
+      this.#emit(proactor.OP_ACCEPT, tag, 0, id, 1);
+    });
+    server.on('error', (error) => {
+      if (this.#servers.get(tag) !== server) return;
+      this.#servers.delete(tag);
+      server.close();
+      this.#emit(proactor.OP_ACCEPT, tag, 0, errnoOf(error));
+    });
+    // Every worker listens on the same address (SO_REUSEPORT); where the system has none, there is one worker.
+    const reusePort = process.platform === 'linux';
+    server.listen({ host: where.host, port: where.port, ipv6Only: where.v6Only, reusePort });
+  }
+
+  cancelAccept(tag: number): void {
+    const server = this.#servers.get(tag);
+    if (server === undefined) return;
+    this.#servers.delete(tag);
+    server.close();
+    this.#emit(proactor.OP_ACCEPT, tag, 0, -ECANCELED);
+  }
+
+  #adopt(socket: net.Socket): number {
+    const id = this.#nextSocket++;
+    const connection: Connection = {
+      socket,
+      endpoint: 0,
+      generation: 0,
+      connecting: false,
+      receiving: false,
+      sending: 0,
+      left: null,
+      ended: false,
+      failure: 0,
+    };
+    this.#connections.set(id, connection);
+    socket.on('data', (chunk: Buffer) => this.#received(connection, chunk));
+    socket.on('end', () => {
+      connection.ended = true;
+      this.#deliver(connection);
+    });
+    socket.on('error', (error) => this.#failed(connection, errnoOf(error)));
+    socket.pause();
+    return id;
+  }
+
+  /** The socket is made when it connects: node:net has none before. */
+  openSocket(_family: number): number {
+    return this.#adopt(new net.Socket({ allowHalfOpen: true }));
+  }
+
+  connect(
+    endpoint: number,
+    generation: number,
+    socket: number,
+    family: number,
+    words: Uint32Array,
+    offset: number,
+    port: number,
+  ): void {
+    const connection = this.#connection(socket);
+    connection.endpoint = endpoint;
+    connection.generation = generation;
+    connection.connecting = true;
+    const host = formatAddress(family === 4 ? 4 : 6, words.subarray(offset, offset + 4));
+    connection.socket.connect({ host, port, family }, () => {
+      if (!connection.connecting) return;
+      connection.connecting = false;
+      this.#emit(proactor.OP_CONNECT, connection.endpoint, connection.generation, 0);
+    });
+  }
+
+  #connection(socket: number): Connection {
+    const connection = this.#connections.get(socket);
+    assert(connection !== undefined, 'Operation on a closed socket');
+    return connection;
+  }
+
+  /** Reports to whatever is in flight; what is started later hears it then. */
+  #failed(connection: Connection, result: number): void {
+    connection.failure = result;
+    this.#endOperations(connection, result);
+  }
+
+  #endOperations(connection: Connection, result: number): void {
+    const { endpoint, generation } = connection;
+    if (connection.connecting) {
+      connection.connecting = false;
+      this.#emit(proactor.OP_CONNECT, endpoint, generation, result);
+    }
+    if (connection.receiving) {
+      connection.receiving = false;
+      this.#emit(proactor.OP_RECEIVE, endpoint, generation, result);
+    }
+  }
+
+  // ---- receive and send --------------------------------------------------------------------------------------------
+
+  receive(endpoint: number, generation: number, socket: number): void {
+    const connection = this.#connection(socket);
+    connection.endpoint = endpoint;
+    connection.generation = generation;
+    connection.receiving = true;
+    this.#deliver(connection);
+    if (connection.receiving) connection.socket.resume();
+  }
+
+  #received(connection: Connection, chunk: Buffer): void {
+    connection.left = connection.left === null ? chunk : Buffer.concat([connection.left, chunk]);
+    this.#deliver(connection);
+  }
+
+  /** Hands out what is there, in pooled buffers, while a receive is in flight. */
+  #deliver(connection: Connection): void {
+    const { endpoint, generation } = connection;
+    while (connection.receiving && connection.left !== null) {
+      if (this.#freeCount === 0) {
+        this.#endReceive(connection, -ENOBUFS);
+        return;
+      }
+      const bytes = Math.min(connection.left.length, this.bufferBytes);
+      this.#freeCount--;
+      const buffer = this.#free[this.#freeCount];
+      this.#memory.set(connection.left.subarray(0, bytes), buffer * this.bufferBytes);
+      connection.left = bytes === connection.left.length ? null : connection.left.subarray(bytes);
+      this.#emitBuffer(proactor.OP_RECEIVE, endpoint, generation, bytes, buffer, 1);
+    }
+    if (!connection.receiving) return;
+    if (connection.failure !== 0) this.#endReceive(connection, connection.failure);
+    else if (connection.ended) this.#endReceive(connection, 0);
+  }
+
+  #endReceive(connection: Connection, result: number): void {
+    connection.receiving = false;
+    connection.socket.pause();
+    this.#emit(proactor.OP_RECEIVE, connection.endpoint, connection.generation, result);
+  }
+
+  cancelReceive(endpoint: number, generation: number): void {
+    for (const connection of this.#connections.values()) {
+      const same = connection.endpoint === endpoint && connection.generation === generation;
+      if (same && connection.receiving) this.#endReceive(connection, -ECANCELED);
+    }
+  }
+
+  send(
+    endpoint: number,
+    generation: number,
+    socket: number,
+    buffer: number,
+    offset: number,
+    bytes: number,
+  ): void {
+    const connection = this.#connection(socket);
+    connection.endpoint = endpoint;
+    connection.generation = generation;
+    connection.sending = bytes;
+    const start = buffer * this.bufferBytes + offset;
+    connection.socket.write(this.#memory.subarray(start, start + bytes), (error) => {
+      connection.sending = 0;
+      const result = error ? connection.failure || errnoOf(error) : bytes;
+      this.#emit(proactor.OP_SEND, endpoint, generation, result);
+    });
+  }
+
+  /** Only for sessions that end: the socket is destroyed, so that a write in flight lets go of its buffer. */
+  cancel(_endpoint: number, _generation: number, socket: number): void {
+    const connection = this.#connections.get(socket);
+    if (connection === undefined) return;
+    connection.failure = -ECANCELED;
+    this.#endOperations(connection, -ECANCELED);
+    connection.socket.resetAndDestroy();
+  }
+
+  pump(): boolean {
+    return false;
+  }
+
+  stopPump(): void {}
+
+  // ---- buffers, sockets --------------------------------------------------------------------------------------------
+
+  releaseBuffer(buffer: number): void {
+    assert(this.#freeCount < this.bufferCount, 'A buffer was released twice');
+    this.#free[this.#freeCount++] = buffer;
+  }
+
+  hasBuffer(): boolean {
+    return this.#freeCount > 0;
+  }
+
+  buffersInUse(): number {
+    return this.bufferCount - this.#freeCount;
+  }
+
+  readPeer(socket: number, peer: PeerAddress): number {
+    const { remoteAddress, remotePort } = this.#connection(socket).socket;
+    const parsed = parseAddress((remoteAddress ?? '').replace(/%.*$/, ''));
+    if (parsed === null) return errnoOf({ code: 'ENOTCONN' });
+    const [w0, w1, w2, w3] = parsed.words;
+    const mapped = parsed.family === 6 && isMapped(w0, w1, w2);
+    peer.family = mapped ? 4 : parsed.family;
+    peer.w0 = w0 | 0;
+    peer.w1 = w1 | 0;
+    peer.w2 = mapped ? 0 : w2 | 0;
+    peer.w3 = w3 | 0;
+    peer.port = remotePort ?? 0;
+    return 0;
+  }
+
+  setNoDelay(socket: number): void {
+    this.#connection(socket).socket.setNoDelay(true);
+  }
+
+  /** node:net has no TCP_USER_TIMEOUT. */
+  setLongLived(socket: number, keepaliveSecs: number, _userTimeoutSecs: number): void {
+    if (keepaliveSecs > 0) this.#connection(socket).socket.setKeepAlive(true, keepaliveSecs * 1000);
+  }
+
+  shutdownWrite(socket: number): void {
+    this.#connection(socket).socket.end();
+  }
+
+  close(_endpoint: number, socket: number): void {
+    this.#connections.get(socket)?.socket.destroy();
+    this.#connections.delete(socket);
+  }
+
+  reset(_endpoint: number, socket: number): void {
+    this.#connections.get(socket)?.socket.resetAndDestroy();
+    this.#connections.delete(socket);
+  }
+
+  end(): void {
+    clearTimeout(this.#timer);
+    for (const server of this.#servers.values()) server.close();
+    for (const { socket } of this.#connections.values()) socket.resetAndDestroy();
+    this.#servers.clear();
+    this.#connections.clear();
+  }
+}

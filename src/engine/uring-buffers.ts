@@ -1,0 +1,133 @@
+// The receive buffers of one uring engine: a mapped region cut into equal buffers, and the provided-buffer ring
+// (io_uring_register(2), IORING_REGISTER_PBUF_RING, 5.19) through which the kernel takes them.
+//
+// The kernel takes buffers in the order given, so giving it all of them would touch the memory of all. It therefore gets
+// a small working set; the rest waits on a stack, used last-in first-out, and costs no memory until touched. When the
+// kernel runs out (ENOBUFS) the working set doubles, up to all buffers.
+
+import { assert } from '../base/assert.ts';
+import { addressHigh, addressLow, type Mapping, mapMemory, unmap } from '../sys/memory.ts';
+import { type Ring, registerBufferRing } from '../sys/uring.ts';
+import {
+  BUF_ADDR_HIGH,
+  BUF_ADDR_LOW,
+  BUF_BID_HALFWORD,
+  BUF_LEN,
+  BUF_RING_TAIL_HALFWORD,
+  BUF_WORDS,
+} from '../sys/uring-abi.ts';
+
+/** Buffers the kernel holds at start; enough for a batch of small exchanges, 256 KiB of touched pages. */
+const WORKING_SET_MIN = 64;
+/** The kernel's own limit for one buffer ring. */
+const RING_ENTRIES_MAX = 32_768;
+
+export interface UringBuffers {
+  readonly bufferBytes: number;
+  readonly count: number;
+  readonly group: number;
+  /** Address of each buffer, as words of a submission entry. */
+  readonly addressLow: Int32Array;
+  readonly addressHigh: Int32Array;
+  readonly ringWords: Int32Array;
+  readonly ringHalfwords: Uint16Array;
+  readonly ringMask: number;
+  /** Buffers neither with the kernel nor with the data plane; `idleCount` of them, a stack. */
+  readonly idle: Int32Array;
+  idleCount: number;
+  /** Buffers the kernel may fill now, and how many it should have. */
+  ready: number;
+  workingSet: number;
+  tail: number;
+  inUse: number;
+  readonly mappings: readonly Mapping[];
+}
+
+/** Registers at most `count` buffers (rounded down to a power of two) as `group`; -errno when the kernel refuses. */
+export function openBuffers(
+  ring: Ring,
+  bufferBytes: number,
+  count: number,
+  group: number,
+): UringBuffers | number {
+  const entries = Math.min(RING_ENTRIES_MAX, 2 ** Math.floor(Math.log2(Math.max(1, count))));
+  const region = mapMemory(entries * bufferBytes, 'receive buffers');
+  const header = mapMemory(entries * BUF_WORDS * 4, 'the buffer ring');
+  const result = registerBufferRing(ring, header.address, entries, group);
+  if (result < 0) {
+    unmap(region);
+    unmap(header);
+    return result;
+  }
+  const buffers: UringBuffers = {
+    bufferBytes,
+    count: entries,
+    group,
+    addressLow: new Int32Array(entries),
+    addressHigh: new Int32Array(entries),
+    ringWords: new Int32Array(header.buffer),
+    ringHalfwords: new Uint16Array(header.buffer),
+    ringMask: entries - 1,
+    idle: new Int32Array(entries),
+    idleCount: 0,
+    ready: 0,
+    workingSet: Math.min(WORKING_SET_MIN, entries),
+    tail: 0,
+    inUse: 0,
+    mappings: [region, header],
+  };
+  for (let buffer = entries - 1; buffer >= 0; buffer--) {
+    const address = region.address + BigInt(buffer * bufferBytes);
+    buffers.addressLow[buffer] = addressLow(address);
+    buffers.addressHigh[buffer] = addressHigh(address);
+    buffers.idle[buffers.idleCount++] = buffer;
+  }
+  refill(buffers);
+  return buffers;
+}
+
+function give(buffers: UringBuffers, buffer: number): void {
+  const entry = (buffers.tail & buffers.ringMask) * BUF_WORDS;
+  const { ringWords, ringHalfwords } = buffers;
+  ringWords[entry + BUF_ADDR_LOW] = buffers.addressLow[buffer];
+  ringWords[entry + BUF_ADDR_HIGH] = buffers.addressHigh[buffer];
+  ringWords[entry + BUF_LEN] = buffers.bufferBytes;
+  ringHalfwords[entry * 2 + BUF_BID_HALFWORD] = buffer;
+  buffers.tail = (buffers.tail + 1) & 0xffff;
+  buffers.ready++;
+  // The kernel reads the tail only inside io_uring_enter of this thread, so a plain store orders well enough.
+  ringHalfwords[BUF_RING_TAIL_HALFWORD] = buffers.tail;
+}
+
+/** Tops the kernel's working set up from the idle stack. */
+export function refill(buffers: UringBuffers): void {
+  while (buffers.ready < buffers.workingSet && buffers.idleCount > 0) {
+    buffers.idleCount--;
+    give(buffers, buffers.idle[buffers.idleCount]);
+  }
+}
+
+/** The kernel took a buffer: it is the data plane's now. */
+export function takeBuffer(buffers: UringBuffers): void {
+  buffers.ready--;
+  buffers.inUse++;
+  if (buffers.ready < buffers.workingSet >> 1) refill(buffers);
+}
+
+/** The data plane is done with a buffer. */
+export function returnBuffer(buffers: UringBuffers, buffer: number): void {
+  assert(buffers.inUse > 0, 'A buffer was released twice');
+  buffers.inUse--;
+  if (buffers.ready < buffers.workingSet) give(buffers, buffer);
+  else buffers.idle[buffers.idleCount++] = buffer;
+}
+
+/** The kernel ran out: give it more from now on. */
+export function growWorkingSet(buffers: UringBuffers): void {
+  buffers.workingSet = Math.min(buffers.count, buffers.workingSet * 2);
+  refill(buffers);
+}
+
+export function closeBuffers(buffers: UringBuffers): void {
+  for (const mapping of buffers.mappings) unmap(mapping);
+}

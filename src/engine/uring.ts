@@ -1,0 +1,515 @@
+// The io_uring engine: submission entries are written and completions read as integers in typed arrays over the kernel's
+// rings; one native call (io_uring_enter) submits a batch and waits for the next. Pumping (splice) is in uring-pump.ts.
+//
+// user_data carries the identity: low word the endpoint, high word operation | generation << 8. With DEFER_TASKRUN the
+// kernel touches the rings only inside io_uring_enter of this thread, so plain loads and stores of head and tail suffice.
+
+import { assert } from '../base/assert.ts';
+import { monotonicMs } from '../sys/clock.ts';
+import { EAGAIN, EBUSY, ECANCELED, EINTR, ENOBUFS, errnoName } from '../sys/errno.ts';
+import { addressHigh, addressLow, type Mapping, mapMemory, unmap } from '../sys/memory.ts';
+import { encodeSockaddrWords, SOCKADDR_STRIDE } from '../sys/sockaddr.ts';
+import {
+  openSocket,
+  type PeerAddress,
+  readPeerAddress,
+  setKeepalive,
+  setNoDelay,
+  setResetOnClose,
+  setUserTimeout,
+  shutdownWrite,
+} from '../sys/socket.ts';
+import { closeRing, enterRing, openRing, type Ring } from '../sys/uring.ts';
+import * as abi from '../sys/uring-abi.ts';
+import {
+  type EngineOptions,
+  EVENT_BUFFER,
+  EVENT_ENDPOINT,
+  EVENT_GENERATION,
+  EVENT_MORE,
+  EVENT_OP,
+  EVENT_RESULT,
+  EVENT_WORDS,
+  NO_BUFFER,
+  OP_ACCEPT,
+  OP_CONNECT,
+  OP_RECEIVE,
+  OP_SEND,
+  type Proactor,
+} from './proactor.ts';
+import { type PumpHost, SplicePump } from './splice-pump.ts';
+import {
+  closeBuffers,
+  growWorkingSet,
+  openBuffers,
+  returnBuffer,
+  takeBuffer,
+  type UringBuffers,
+} from './uring-buffers.ts';
+
+/** Operations that only this engine knows; OP_… of the interface are below them. */
+const OP_IGNORED = 16;
+const OP_WAKE = 17;
+const OP_TIMER = 18;
+const OP_RECEIVE_POLL = 19;
+const OP_SEND_POLL = 20;
+const OP_PUMP_READABLE = 21;
+const OP_PUMP_WRITABLE = 22;
+
+/** 1024 entries keep the ring at 130 KiB, so that unprivileged users' RLIMIT_MEMLOCK of 8 MiB is enough. */
+const SQ_ENTRIES = 1024;
+/** Events handed out per batch; more completions wait in the ring for the next. */
+const EVENTS_MAX = 1024;
+const BUFFER_GROUP = 0;
+const NO_OFFSET = -1;
+const TIMER_AREA = 0;
+const WAKE_AREA = 16;
+const AREA_BYTES = 64;
+
+export class UringEngine implements Proactor, PumpHost {
+  readonly name = 'uring';
+  readonly canPump = true;
+  readonly alwaysNonblocking = false;
+  readonly events = new Int32Array(EVENTS_MAX * 2 * EVENT_WORDS);
+  readonly bufferBytes: number;
+  readonly bufferCount: number;
+  /** The ring's descriptor, for whoever must close it after this thread died. */
+  readonly descriptor: number;
+
+  readonly #ring: Ring;
+  readonly #words: Int32Array;
+  readonly #sqes: Int32Array;
+  readonly #buffers: UringBuffers;
+  readonly #pump: SplicePump;
+  /** Timer and wake words, then one socket address per submission entry (copied by the kernel at submission). */
+  readonly #area: Mapping;
+  readonly #areaView: DataView;
+  readonly #areaWords: Int32Array;
+  readonly #areaLow: number;
+  readonly #areaHigh: number;
+  readonly #wakeFd: number;
+  #tail: number;
+  #toSubmit = 0;
+  #eventCount = 0;
+  #timerArmed = false;
+
+  /** By endpoint, for operations that are restarted after -EAGAIN (sockets in pump mode are non-blocking). */
+  readonly #socket: Int32Array;
+  readonly #sendBuffer: Int32Array;
+  readonly #sendOffset: Int32Array;
+  readonly #sendBytes: Int32Array;
+  readonly #receivePolling: Uint8Array;
+  /** Generation whose operations were all cancelled: nothing is restarted for it. */
+  readonly #cancelled: Int32Array;
+
+  private constructor(ring: Ring, buffers: UringBuffers, options: EngineOptions) {
+    this.#ring = ring;
+    this.descriptor = ring.fd;
+    this.#words = ring.words;
+    this.#sqes = ring.sqes;
+    this.#buffers = buffers;
+    this.bufferBytes = buffers.bufferBytes;
+    this.bufferCount = buffers.count;
+    this.#area = mapMemory(AREA_BYTES + ring.sqEntries * SOCKADDR_STRIDE, 'uring addresses');
+    this.#areaView = new DataView(this.#area.buffer);
+    this.#areaWords = new Int32Array(this.#area.buffer);
+    this.#areaLow = addressLow(this.#area.address);
+    this.#areaHigh = addressHigh(this.#area.address);
+    this.#wakeFd = options.wakeFd;
+    this.#tail = ring.words[ring.sqTail];
+    const endpoints = options.slots * 2;
+    this.#socket = new Int32Array(endpoints);
+    this.#sendBuffer = new Int32Array(endpoints);
+    this.#sendOffset = new Int32Array(endpoints);
+    this.#sendBytes = new Int32Array(endpoints);
+    this.#receivePolling = new Uint8Array(endpoints);
+    this.#cancelled = new Int32Array(endpoints);
+    this.#pump = new SplicePump(this, endpoints);
+    this.#armWake();
+  }
+
+  /** Opens the engine for the calling thread; -errno when the kernel refuses (explain it by sys/uring.ts). */
+  static open(options: EngineOptions): UringEngine | number {
+    const ring = openRing(SQ_ENTRIES);
+    if (typeof ring === 'number') return ring;
+    const buffers = openBuffers(ring, options.bufferBytes, options.bufferCount, BUFFER_GROUP);
+    if (typeof buffers === 'number') {
+      closeRing(ring);
+      return buffers;
+    }
+    return new UringEngine(ring, buffers, options);
+  }
+
+  now(): number {
+    return monotonicMs();
+  }
+
+  // ---- submission ------------------------------------------------------------------------------------------------
+
+  /** A zeroed entry: the offset of its first word. When the queue is full, what is queued is submitted first. */
+  #entry(opcodeWord: number, fd: number, endpoint: number, operation: number): number {
+    if (this.#toSubmit === this.#ring.sqEntries) this.#submit(0);
+    const sqes = this.#sqes;
+    const at = (this.#tail & this.#ring.sqMask) * abi.SQE_WORDS;
+    this.#tail = (this.#tail + 1) | 0;
+    this.#toSubmit++;
+    sqes[at] = opcodeWord;
+    sqes[at + abi.SQE_FD] = fd;
+    sqes[at + abi.SQE_OFF_LOW] = 0;
+    sqes[at + abi.SQE_OFF_HIGH] = 0;
+    sqes[at + abi.SQE_ADDR_LOW] = 0;
+    sqes[at + abi.SQE_ADDR_HIGH] = 0;
+    sqes[at + abi.SQE_LEN] = 0;
+    sqes[at + abi.SQE_OP_FLAGS] = 0;
+    sqes[at + abi.SQE_USER_DATA_LOW] = endpoint;
+    sqes[at + abi.SQE_USER_DATA_HIGH] = operation;
+    sqes[at + abi.SQE_BUF_GROUP] = 0;
+    sqes[at + 11] = 0;
+    sqes[at + 12] = 0;
+    sqes[at + 13] = 0;
+    return at;
+  }
+
+  /** Hands the queue to the kernel; `minComplete` 1 waits. Returns false when interrupted by a signal. */
+  #submit(minComplete: number): boolean {
+    this.#words[this.#ring.sqTail] = this.#tail;
+    const result = enterRing(this.#ring, this.#toSubmit, minComplete);
+    if (result >= 0) {
+      this.#toSubmit -= result;
+      return true;
+    }
+    // EINTR: a signal came while waiting. EBUSY, EAGAIN: the completion queue or memory is short; reap, then go on.
+    // Entries taken before the error are recognised by the head, which the kernel advances as it consumes them.
+    this.#toSubmit = (this.#tail - this.#words[this.#ring.sqHead]) | 0;
+    if (result === -EINTR || result === -EBUSY || result === -EAGAIN) return false;
+    throw new Error(`Cannot enter io_uring: ${errnoName(result)}`);
+  }
+
+  accept(listener: number, tag: number): void {
+    const opcode = abi.IORING_OP_ACCEPT | (abi.IORING_ACCEPT_MULTISHOT << 16);
+    const at = this.#entry(opcode, listener, tag, OP_ACCEPT);
+    this.#sqes[at + abi.SQE_OP_FLAGS] = abi.SOCK_CLOEXEC;
+  }
+
+  cancelAccept(tag: number): void {
+    this.#cancelOperation(tag, OP_ACCEPT);
+  }
+
+  openSocket(family: number): number {
+    return openSocket(family);
+  }
+
+  connect(
+    endpoint: number,
+    generation: number,
+    socket: number,
+    family: number,
+    words: Uint32Array,
+    offset: number,
+    port: number,
+  ): void {
+    const at = this.#entry(abi.IORING_OP_CONNECT, socket, endpoint, OP_CONNECT | (generation << 8));
+    const area = AREA_BYTES + (at / abi.SQE_WORDS) * SOCKADDR_STRIDE;
+    const bytes = encodeSockaddrWords(this.#areaWords, area / 4, family, words, offset, port);
+    this.#address(at, area);
+    this.#sqes[at + abi.SQE_OFF_LOW] = bytes;
+  }
+
+  receive(endpoint: number, generation: number, socket: number): void {
+    this.#socket[endpoint] = socket;
+    this.#receivePolling[endpoint] = 0;
+    const opcode =
+      abi.IORING_OP_RECV | (abi.IOSQE_BUFFER_SELECT << 8) | (abi.IORING_RECV_MULTISHOT << 16);
+    const at = this.#entry(opcode, socket, endpoint, OP_RECEIVE | (generation << 8));
+    this.#sqes[at + abi.SQE_BUF_GROUP] = BUFFER_GROUP;
+  }
+
+  cancelReceive(endpoint: number, generation: number): void {
+    const operation = this.#receivePolling[endpoint] === 1 ? OP_RECEIVE_POLL : OP_RECEIVE;
+    if (operation === OP_RECEIVE_POLL) this.#receivePolling[endpoint] = 2;
+    this.#cancelOperation(endpoint, operation | (generation << 8));
+  }
+
+  send(
+    endpoint: number,
+    generation: number,
+    socket: number,
+    buffer: number,
+    offset: number,
+    bytes: number,
+  ): void {
+    this.#socket[endpoint] = socket;
+    this.#sendBuffer[endpoint] = buffer;
+    this.#sendOffset[endpoint] = offset;
+    this.#sendBytes[endpoint] = bytes;
+    const at = this.#entry(abi.IORING_OP_SEND, socket, endpoint, OP_SEND | (generation << 8));
+    const sqes = this.#sqes;
+    // Buffers are aligned to their power-of-two size, so adding an offset inside one never carries into the high word.
+    sqes[at + abi.SQE_ADDR_LOW] = this.#buffers.addressLow[buffer] + offset;
+    sqes[at + abi.SQE_ADDR_HIGH] = this.#buffers.addressHigh[buffer];
+    sqes[at + abi.SQE_LEN] = bytes;
+    sqes[at + abi.SQE_OP_FLAGS] = abi.MSG_NOSIGNAL | abi.MSG_WAITALL;
+  }
+
+  cancel(endpoint: number, generation: number, socket: number): void {
+    this.#cancelled[endpoint] = generation;
+    const opcode = abi.IORING_OP_ASYNC_CANCEL | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
+    const at = this.#entry(opcode, socket, 0, OP_IGNORED);
+    this.#sqes[at + abi.SQE_OP_FLAGS] = abi.IORING_ASYNC_CANCEL_FD | abi.IORING_ASYNC_CANCEL_ALL;
+  }
+
+  #cancelOperation(endpoint: number, operation: number): void {
+    const opcode = abi.IORING_OP_ASYNC_CANCEL | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
+    const at = this.#entry(opcode, -1, 0, OP_IGNORED);
+    this.#sqes[at + abi.SQE_ADDR_LOW] = endpoint;
+    this.#sqes[at + abi.SQE_ADDR_HIGH] = operation;
+  }
+
+  /** One readiness notification for `socket` (poll(2) events); used by pumps and after -EAGAIN. */
+  #poll(
+    endpoint: number,
+    generation: number,
+    operation: number,
+    socket: number,
+    mask: number,
+  ): void {
+    const identity = operation | (generation << 8);
+    const at = this.#entry(abi.IORING_OP_POLL_ADD, socket, endpoint, identity);
+    this.#sqes[at + abi.SQE_OP_FLAGS] = mask;
+  }
+
+  awaitReadable(endpoint: number, generation: number, socket: number): void {
+    const mask = abi.POLLIN | abi.POLLRDHUP;
+    this.#poll(endpoint, generation, OP_PUMP_READABLE, socket, mask);
+  }
+
+  awaitWritable(endpoint: number, generation: number, socket: number): void {
+    this.#poll(endpoint, generation, OP_PUMP_WRITABLE, socket, abi.POLLOUT);
+  }
+
+  cancelReadable(endpoint: number, generation: number): void {
+    this.#cancelOperation(endpoint, OP_PUMP_READABLE | (generation << 8));
+  }
+
+  #address(at: number, area: number): void {
+    // The area is page aligned and far smaller than 4 GiB; a carry out of the low word is handled all the same.
+    const low = (this.#areaLow >>> 0) + area;
+    this.#sqes[at + abi.SQE_ADDR_LOW] = low | 0;
+    this.#sqes[at + abi.SQE_ADDR_HIGH] = this.#areaHigh + (low > 0xffff_ffff ? 1 : 0);
+  }
+
+  #armWake(): void {
+    const at = this.#entry(abi.IORING_OP_READ, this.#wakeFd, 0, OP_WAKE);
+    this.#address(at, WAKE_AREA);
+    this.#sqes[at + abi.SQE_LEN] = 8;
+    this.#sqes[at + abi.SQE_OFF_LOW] = NO_OFFSET;
+    this.#sqes[at + abi.SQE_OFF_HIGH] = NO_OFFSET;
+  }
+
+  #armTimer(timeoutMs: number): void {
+    this.#timerArmed = true;
+    const whole = Math.floor(timeoutMs / 1000);
+    this.#areaView.setUint32(TIMER_AREA, whole, true);
+    this.#areaView.setUint32(TIMER_AREA + 8, Math.round((timeoutMs - whole * 1000) * 1e6), true);
+    const at = this.#entry(abi.IORING_OP_TIMEOUT, -1, 0, OP_TIMER);
+    this.#address(at, TIMER_AREA);
+    this.#sqes[at + abi.SQE_LEN] = 1;
+  }
+
+  // ---- completion ------------------------------------------------------------------------------------------------
+
+  wait(timeoutMs: number): number {
+    if (timeoutMs > 0 && !this.#timerArmed) this.#armTimer(timeoutMs);
+    this.#submit(timeoutMs === 0 ? 0 : 1);
+    this.#eventCount = 0;
+    const words = this.#words;
+    const { cqHead, cqTail, cqMask, cqes } = this.#ring;
+    let head = words[cqHead];
+    const available = (words[cqTail] - head) | 0;
+    // Each completion makes two events at most (the end of a pump), so these fit.
+    const end = (head + Math.min(available, EVENTS_MAX)) | 0;
+    while (head !== end) {
+      const at = cqes + (head & cqMask) * abi.CQE_WORDS;
+      head = (head + 1) | 0;
+      this.#complete(
+        words[at + abi.CQE_USER_DATA_LOW],
+        words[at + abi.CQE_USER_DATA_HIGH],
+        words[at + abi.CQE_RES],
+        words[at + abi.CQE_FLAGS],
+      );
+    }
+    // Released only now: the entries were read, the kernel may overwrite them.
+    words[cqHead] = head;
+    return this.#eventCount;
+  }
+
+  #complete(endpoint: number, identity: number, result: number, flags: number): void {
+    const operation = identity & 0xff;
+    const generation = identity >>> 8;
+    const more = (flags & abi.IORING_CQE_F_MORE) >>> 1;
+    switch (operation) {
+      case OP_RECEIVE:
+        this.#completeReceive(endpoint, generation, result, flags, more);
+        return;
+      case OP_SEND:
+        if (result === -EAGAIN && this.#cancelled[endpoint] !== generation) {
+          this.#poll(endpoint, generation, OP_SEND_POLL, this.#socket[endpoint], abi.POLLOUT);
+        } else {
+          this.emit(OP_SEND, endpoint, generation, result, NO_BUFFER, 0);
+        }
+        return;
+      case OP_ACCEPT:
+        this.emit(OP_ACCEPT, endpoint, generation, result, NO_BUFFER, more);
+        return;
+      case OP_CONNECT:
+        this.emit(OP_CONNECT, endpoint, generation, result, NO_BUFFER, 0);
+        return;
+      default:
+        this.#completeInternal(operation, endpoint, generation, result);
+    }
+  }
+
+  #completeReceive(
+    endpoint: number,
+    generation: number,
+    result: number,
+    flags: number,
+    more: number,
+  ): void {
+    let buffer = NO_BUFFER;
+    if ((flags & abi.IORING_CQE_F_BUFFER) !== 0) {
+      buffer = flags >>> abi.IORING_CQE_BUFFER_SHIFT;
+      takeBuffer(this.#buffers);
+      if (result <= 0) {
+        returnBuffer(this.#buffers, buffer);
+        buffer = NO_BUFFER;
+      }
+    }
+    if (result === -EAGAIN && this.#cancelled[endpoint] !== generation) {
+      this.#receivePolling[endpoint] = 1;
+      const mask = abi.POLLIN | abi.POLLRDHUP;
+      this.#poll(endpoint, generation, OP_RECEIVE_POLL, this.#socket[endpoint], mask);
+      return;
+    }
+    if (result === -ENOBUFS) growWorkingSet(this.#buffers);
+    this.emit(OP_RECEIVE, endpoint, generation, result, buffer, more);
+  }
+
+  #completeInternal(operation: number, endpoint: number, generation: number, result: number): void {
+    const cancelled = this.#cancelled[endpoint] === generation;
+    switch (operation) {
+      case OP_IGNORED:
+        return;
+      case OP_WAKE:
+        this.#armWake();
+        return;
+      case OP_TIMER:
+        this.#timerArmed = false;
+        return;
+      case OP_RECEIVE_POLL:
+        if (cancelled || this.#receivePolling[endpoint] === 2 || result === -ECANCELED) {
+          this.#receivePolling[endpoint] = 0;
+          this.emit(OP_RECEIVE, endpoint, generation, -ECANCELED, NO_BUFFER, 0);
+        } else {
+          this.receive(endpoint, generation, this.#socket[endpoint]);
+        }
+        return;
+      case OP_SEND_POLL:
+        if (cancelled || result === -ECANCELED) {
+          this.emit(OP_SEND, endpoint, generation, -ECANCELED, NO_BUFFER, 0);
+        } else {
+          this.send(
+            endpoint,
+            generation,
+            this.#socket[endpoint],
+            this.#sendBuffer[endpoint],
+            this.#sendOffset[endpoint],
+            this.#sendBytes[endpoint],
+          );
+        }
+        return;
+      case OP_PUMP_READABLE:
+      case OP_PUMP_WRITABLE:
+        this.#pump.ready(endpoint, generation, cancelled || result === -ECANCELED);
+        return;
+      default:
+        assert(false, 'An unknown io_uring completion arrived');
+    }
+  }
+
+  /** Appends one event; called while completions are read. */
+  emit(
+    operation: number,
+    endpoint: number,
+    generation: number,
+    result: number,
+    buffer: number,
+    more: number,
+  ): void {
+    const at = this.#eventCount++ * EVENT_WORDS;
+    const events = this.events;
+    events[at + EVENT_OP] = operation;
+    events[at + EVENT_ENDPOINT] = endpoint;
+    events[at + EVENT_GENERATION] = generation;
+    events[at + EVENT_RESULT] = result;
+    events[at + EVENT_BUFFER] = buffer;
+    events[at + EVENT_MORE] = more;
+  }
+
+  // ---- pump, buffers, sockets --------------------------------------------------------------------------------------
+
+  pump(endpoint: number, generation: number, source: number, target: number): boolean {
+    return this.#pump.start(endpoint, generation, source, target);
+  }
+
+  stopPump(endpoint: number, generation: number): void {
+    this.#pump.stop(endpoint, generation);
+  }
+
+  releaseBuffer(buffer: number): void {
+    returnBuffer(this.#buffers, buffer);
+  }
+
+  hasBuffer(): boolean {
+    return this.#buffers.ready > 0;
+  }
+
+  buffersInUse(): number {
+    return this.#buffers.inUse;
+  }
+
+  readPeer(socket: number, peer: PeerAddress): number {
+    return readPeerAddress(socket, peer);
+  }
+
+  setNoDelay(socket: number): void {
+    setNoDelay(socket);
+  }
+
+  setLongLived(socket: number, keepaliveSecs: number, userTimeoutSecs: number): void {
+    setKeepalive(socket, keepaliveSecs);
+    setUserTimeout(socket, userTimeoutSecs);
+  }
+
+  shutdownWrite(socket: number): void {
+    // Fails with ENOTCONN when the peer has reset: the next receive or send reports it.
+    shutdownWrite(socket);
+  }
+
+  close(_endpoint: number, socket: number): void {
+    const opcode = abi.IORING_OP_CLOSE | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
+    this.#entry(opcode, socket, 0, OP_IGNORED);
+  }
+
+  reset(endpoint: number, socket: number): void {
+    setResetOnClose(socket);
+    this.close(endpoint, socket);
+  }
+
+  end(): void {
+    this.#pump.end();
+    closeRing(this.#ring);
+    closeBuffers(this.#buffers);
+    unmap(this.#area);
+  }
+}

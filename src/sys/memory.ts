@@ -1,0 +1,54 @@
+// Native memory with an owner: anonymous or file-backed mappings that the kernel and typed arrays see at one address.
+// A mapping lives until `release`; no view of it may be used after that. Pages cost memory only once touched.
+
+import { MINUS_ONE, native, nativeRefusal, viewNative } from './native.ts';
+
+const PROT_READ_WRITE = 3n;
+const MAP_SHARED_POPULATE = 0x8001n;
+const MAP_PRIVATE_ANONYMOUS_NORESERVE = 0x4022n;
+const MAP_FAILED = MINUS_ONE;
+const MADV_DONTNEED = 4n;
+const PAGE_BYTES = 4096;
+
+export interface Mapping {
+  readonly address: bigint;
+  readonly bytes: number;
+  readonly buffer: ArrayBuffer;
+}
+
+function map(bytes: number, flags: bigint, fd: bigint, offset: bigint, what: string): Mapping {
+  if (nativeRefusal !== '') throw new Error(`Cannot map ${what}: ${nativeRefusal}`);
+  const address = native.mmap(0n, BigInt(bytes), PROT_READ_WRITE, flags, fd, offset);
+  if (address === MAP_FAILED || address === -1n) {
+    throw new Error(`Cannot map ${bytes} bytes for ${what}: mmap failed`);
+  }
+  return { address, bytes, buffer: viewNative(address, bytes) };
+}
+
+/** Zeroed private memory of at least `bytes` (rounded up to pages), untouched pages cost nothing. */
+export function mapMemory(bytes: number, what: string): Mapping {
+  const rounded = Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
+  return map(rounded, MAP_PRIVATE_ANONYMOUS_NORESERVE, MINUS_ONE, 0n, what);
+}
+
+/** Maps `bytes` of `fd` at `offset`, shared with the kernel (an io_uring ring). */
+export function mapDescriptor(fd: number, bytes: number, offset: number, what: string): Mapping {
+  return map(bytes, MAP_SHARED_POPULATE, BigInt(fd), BigInt(offset), what);
+}
+
+export function unmap(mapping: Mapping): void {
+  native.munmap(mapping.address, BigInt(mapping.bytes));
+}
+
+/** Gives the pages of a range back to the kernel; they read as zero afterwards. Offsets in bytes, page aligned. */
+export function discardPages(mapping: Mapping, offset: number, bytes: number): void {
+  native.madvise(mapping.address + BigInt(offset), BigInt(bytes), MADV_DONTNEED);
+}
+
+/** The low and high 32 bits of an address, as signed words for an Int32Array over a submission entry. */
+export function addressLow(address: bigint): number {
+  return Number(address & 0xffff_ffffn) | 0;
+}
+export function addressHigh(address: bigint): number {
+  return Number((address >> 32n) & 0xffff_ffffn) | 0;
+}
