@@ -1,0 +1,270 @@
+// From accept to an open backend connection: who the client is, which backend, connect, and the next-best backend when
+// that fails. DESIGN 3.4 is the order of decisions.
+
+import { takeSlot } from '../base/slot-pool.ts';
+import { clearTimer, setTimer } from '../base/timer-wheel.ts';
+import {
+  acquireClient,
+  bindClient,
+  clientBackend,
+  clientIncarnation,
+  releaseClient,
+} from '../route/client-table.ts';
+import { lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
+import { ALL_FULL, releaseBackend, reserveBackend, reserveBound } from '../route/select.ts';
+import { ECANCELED, ETIMEDOUT, isConnectionError } from '../sys/errno.ts';
+import {
+  REASON_CONNECT_FAILED,
+  REASON_CONNECT_TIMEOUT,
+  REASON_NO_DESCRIPTORS,
+  REJECT_CLIENT_GONE,
+  REJECT_HARD_LIMIT,
+  REJECT_MAX_CONNECTIONS,
+  REJECT_NO_BACKEND,
+} from './close-reason.ts';
+import { closeEndpoint, endSession, releaseReserved, settleClosing } from './end.ts';
+import { startRelay } from './relay.ts';
+import {
+  bumpGeneration,
+  initSession,
+  STATE_CLOSING,
+  STATE_CONNECTING,
+  STATE_RELAYING,
+} from './sessions.ts';
+import { GLOBAL_SESSIONS } from './shared.ts';
+import {
+  countConnect,
+  countConnectFailure,
+  STAT_ACCEPT_ERRORS,
+  STAT_CONNECTIONS,
+  STAT_CURRENT,
+  STAT_REJECTED,
+  STAT_RETRIES,
+  STAT_UNBOUND_SESSIONS,
+} from './stats.ts';
+import type { WorkerState } from './worker-state.ts';
+
+/** An accept error that lasts is retried after this, doubling up to the maximum. */
+const BACKOFF_MS_MIN = 50;
+const BACKOFF_MS_MAX = 1000;
+/** IPv4 clients are keyed as IPv4-mapped IPv6, so that they never meet an IPv6 client's key. */
+const MAPPED_WORD = 0xffff;
+const NO_CLIENT = -1;
+const NO_ENDPOINT = -1;
+
+/** Starts an accept on every listener that has none, unless accepting is held back. */
+export function resumeAccept(worker: WorkerState): void {
+  if (worker.draining || worker.acceptPaused || worker.backoff[0] > worker.clock[0]) return;
+  const { listeners } = worker.options;
+  for (let listener = 0; listener < listeners.length; listener++) {
+    if (worker.accepting[listener] === 1) continue;
+    worker.accepting[listener] = 1;
+    worker.engine.accept(listeners[listener].socket, listener);
+  }
+}
+
+/** Stops accepting; connections wait in the kernel's queue. */
+export function pauseAccept(worker: WorkerState): void {
+  for (let listener = 0; listener < worker.accepting.length; listener++) {
+    if (worker.accepting[listener] === 1) worker.engine.cancelAccept(listener);
+  }
+}
+
+export function onAccept(
+  worker: WorkerState,
+  listener: number,
+  result: number,
+  more: number,
+): void {
+  if (more === 0) worker.accepting[listener] = 0;
+  if (result >= 0) {
+    worker.backoff[1] = 0;
+    admit(worker, listener, result);
+  } else if (result !== -ECANCELED) {
+    worker.stats.totals[STAT_ACCEPT_ERRORS + (-result & 0xff)]++;
+    // An error of that one connection, which is gone (accept(2)), is no reason to wait; anything else (descriptors or
+    // memory are short, above all) lasts, and trying again at once would only burn the CPU.
+    if (!isConnectionError(result)) backOff(worker);
+  }
+  if (more === 0) resumeAccept(worker);
+}
+
+function backOff(worker: WorkerState): void {
+  const wait = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, worker.backoff[1] * 2));
+  worker.backoff[1] = wait;
+  worker.backoff[0] = worker.clock[0] + wait;
+}
+
+function reject(worker: WorkerState, socket: number, reason: number): void {
+  worker.stats.totals[STAT_REJECTED + reason]++;
+  worker.engine.reset(NO_ENDPOINT, socket);
+}
+
+function admit(worker: WorkerState, listener: number, socket: number): void {
+  const { engine, peer, options, stats } = worker;
+  stats.totals[STAT_CONNECTIONS]++;
+  if (engine.readPeer(socket, peer) < 0) {
+    reject(worker, socket, REJECT_CLIENT_GONE);
+    return;
+  }
+  const app = options.listeners[listener].app;
+  const mapped = peer.family === 4 ? MAPPED_WORD : peer.w2;
+  const country =
+    peer.family === 4
+      ? lookupIPv4(worker.geo, peer.w3)
+      : lookupIPv6(worker.geo, peer.w0, peer.w1, peer.w2, peer.w3);
+  const row = acquireClient(
+    worker.clients,
+    peer.w0,
+    peer.w1,
+    mapped,
+    peer.w3,
+    app,
+    worker.clientClock[0],
+    options.bindingTtlMs,
+  );
+  if (row === NO_CLIENT) stats.totals[STAT_UNBOUND_SESSIONS]++;
+  const backend = chooseBackend(worker, app, country, row);
+  const slot = backend < 0 ? -1 : takeSlot(worker.sessions.slots);
+  if (slot < 0) {
+    if (row !== NO_CLIENT) releaseClient(worker.clients, row, worker.clientClock[0]);
+    if (backend >= 0) releaseBackend(worker.backendState, backend);
+    const reason =
+      backend >= 0
+        ? REJECT_MAX_CONNECTIONS
+        : backend === ALL_FULL
+          ? REJECT_HARD_LIMIT
+          : REJECT_NO_BACKEND;
+    reject(worker, socket, reason);
+    return;
+  }
+  openSession(worker, slot, socket, app, country, row);
+  connectTo(worker, slot, backend);
+}
+
+/** A live binding wins; else the best backend. Reserved, or negative as reserveBackend() has it. */
+function chooseBackend(worker: WorkerState, app: number, country: number, row: number): number {
+  if (row !== NO_CLIENT) {
+    const bound = clientBackend(worker.clients, row);
+    if (bound >= 0) {
+      const incarnation = clientIncarnation(worker.clients, row);
+      if (reserveBound(worker.selector, app, bound, incarnation)) return bound;
+    }
+  }
+  return reserveBackend(worker.selector, app, country, worker.failed, 0);
+}
+
+function openSession(
+  worker: WorkerState,
+  slot: number,
+  socket: number,
+  app: number,
+  country: number,
+  row: number,
+): void {
+  const { sessions, options } = worker;
+  const now = worker.clock[0];
+  initSession(sessions, slot, now);
+  sessions.sockets[slot * 2] = socket + 1;
+  sessions.sockets[slot * 2 + 1] = 0;
+  sessions.app[slot] = app;
+  sessions.country[slot] = country;
+  sessions.clientRow[slot] = row + 1;
+  sessions.state[slot] = STATE_CONNECTING;
+  worker.stats.totals[STAT_CURRENT]++;
+  setTimer(worker.timers, slot, now + options.connectTimeoutMs);
+  const open = Atomics.add(worker.global, GLOBAL_SESSIONS, 1) + 1;
+  if (open >= options.maxConnections && !worker.acceptPaused) {
+    worker.acceptPaused = true;
+    pauseAccept(worker);
+  }
+}
+
+/** Starts connecting to `backend`, whose place is reserved already. */
+function connectTo(worker: WorkerState, slot: number, backend: number): void {
+  const { sessions, engine, selector } = worker;
+  const snapshot = selector.snapshot;
+  sessions.backend[slot] = backend + 1;
+  if (snapshot === null) return;
+  const family = snapshot.family[backend];
+  const socket = engine.openSocket(family);
+  if (socket < 0) {
+    endSession(worker, slot, REASON_NO_DESCRIPTORS);
+    return;
+  }
+  const endpoint = slot * 2 + 1;
+  sessions.sockets[endpoint] = socket + 1;
+  sessions.attemptAt[slot] = worker.clock[0];
+  sessions.pending[slot]++;
+  engine.connect(
+    endpoint,
+    sessions.generation[slot],
+    socket,
+    family,
+    snapshot.addressWords,
+    backend * 4,
+    snapshot.port[backend],
+  );
+}
+
+export function onConnect(worker: WorkerState, endpoint: number, result: number): void {
+  const { sessions, stats, options } = worker;
+  const slot = endpoint >> 1;
+  sessions.pending[slot]--;
+  if (sessions.state[slot] === STATE_CLOSING) {
+    settleClosing(worker, slot);
+    return;
+  }
+  const backend = sessions.backend[slot] - 1;
+  const now = worker.clock[0];
+  if (result === 0) {
+    countConnect(stats, backend, now - sessions.attemptAt[slot]);
+    const row = sessions.clientRow[slot] - 1;
+    if (row !== NO_CLIENT) bind(worker, row, backend);
+    sessions.state[slot] = STATE_RELAYING;
+    sessions.activityAt[slot] = now;
+    bumpGeneration(sessions, slot);
+    // The connect's timer runs on and looks at the idle time when it fires, unless that is too late.
+    if (options.idleTimeoutMs > 0 && options.idleTimeoutMs < options.connectTimeoutMs) {
+      clearTimer(worker.timers, slot);
+      setTimer(worker.timers, slot, now + options.idleTimeoutMs);
+    }
+    startRelay(worker, slot);
+    return;
+  }
+  countConnectFailure(stats, backend);
+  closeEndpoint(worker, endpoint, 1);
+  releaseReserved(worker, slot);
+  sessions.failed[slot * sessions.attemptsMax + sessions.attempts[slot]] = backend;
+  sessions.attempts[slot]++;
+  // A cancelled connect is one that its deadline ended.
+  const timedOut = result === -ECANCELED || result === -ETIMEDOUT;
+  const reason = timedOut ? REASON_CONNECT_TIMEOUT : REASON_CONNECT_FAILED;
+  const left = now - sessions.acceptedAt[slot] < options.connectTotalTimeoutMs;
+  if (!left || sessions.attempts[slot] > options.connectRetries) endSession(worker, slot, reason);
+  else retry(worker, slot, reason);
+}
+
+/** The next-best backend that has not failed this client; when there is none the session ends for `reason`. */
+function retry(worker: WorkerState, slot: number, reason: number): void {
+  const { sessions, failed } = worker;
+  const attempts = sessions.attempts[slot];
+  for (let index = 0; index < attempts; index++) {
+    failed[index] = sessions.failed[slot * sessions.attemptsMax + index];
+  }
+  const app = sessions.app[slot];
+  const next = reserveBackend(worker.selector, app, sessions.country[slot], failed, attempts);
+  if (next < 0) {
+    endSession(worker, slot, reason);
+    return;
+  }
+  worker.stats.totals[STAT_RETRIES]++;
+  bumpGeneration(sessions, slot);
+  connectTo(worker, slot, next);
+}
+
+function bind(worker: WorkerState, row: number, backend: number): void {
+  const { selector, clients, clientClock } = worker;
+  if (selector.snapshot === null) return;
+  bindClient(clients, row, backend, selector.snapshot.incarnation[backend], clientClock[0]);
+}

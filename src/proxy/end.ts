@@ -1,0 +1,93 @@
+// The end of a session. One door: endSession() sets the reason, gives back queued buffers and cancels what is in flight;
+// when the last operation has reported, finishSession() closes the sockets and frees everything the slot held.
+
+import { assert } from '../base/assert.ts';
+import { freeSlot } from '../base/slot-pool.ts';
+import { clearTimer } from '../base/timer-wheel.ts';
+import { releaseClient } from '../route/client-table.ts';
+import { releaseBackend } from '../route/select.ts';
+import { REASON_COMPLETED, REASON_NONE } from './close-reason.ts';
+import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
+import { GLOBAL_SESSIONS } from './shared.ts';
+import { STAT_CURRENT, STAT_END } from './stats.ts';
+import type { WorkerState } from './worker-state.ts';
+
+/**
+ * Ends the session for `reason`: by FIN when it completed, by RST otherwise, because a truncated stream must not look
+ * complete. Only the first call counts.
+ */
+export function endSession(worker: WorkerState, slot: number, reason: number): void {
+  const { sessions, engine } = worker;
+  if (sessions.state[slot] === STATE_CLOSING) return;
+  assert(sessions.state[slot] !== STATE_FREE, 'Ended a session that is not open');
+  assert(reason !== REASON_NONE, 'A session ended without a reason');
+  sessions.state[slot] = STATE_CLOSING;
+  sessions.reason[slot] = reason;
+  sessions.resetOnClose[slot] = reason === REASON_COMPLETED ? 0 : 1;
+  discardQueue(worker, slot * 2);
+  discardQueue(worker, slot * 2 + 1);
+  if (sessions.pending[slot] === 0) {
+    finishSession(worker, slot);
+    return;
+  }
+  for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
+    const socket = sessions.sockets[endpoint] - 1;
+    if (socket >= 0) engine.cancel(endpoint, sessions.generation[slot], socket);
+  }
+}
+
+/** Gives back what was received at `endpoint` and not sent yet; a buffer in flight stays until its event. */
+export function discardQueue(worker: WorkerState, endpoint: number): void {
+  const { sessions, engine, bufferNext } = worker;
+  let entry = sessions.queueHead[endpoint];
+  while (entry !== 0) {
+    const next = bufferNext[entry - 1];
+    engine.releaseBuffer(entry - 1);
+    entry = next;
+  }
+  sessions.queueHead[endpoint] = 0;
+  sessions.queueTail[endpoint] = 0;
+  sessions.queueCount[endpoint] = 0;
+}
+
+/** An operation of a closing session reported its last event. */
+export function settleClosing(worker: WorkerState, slot: number): void {
+  if (worker.sessions.pending[slot] === 0) finishSession(worker, slot);
+}
+
+function finishSession(worker: WorkerState, slot: number): void {
+  const { sessions, stats } = worker;
+  const client = slot * 2;
+  closeEndpoint(worker, client, sessions.resetOnClose[slot]);
+  closeEndpoint(worker, client + 1, sessions.resetOnClose[slot]);
+  releaseReserved(worker, slot);
+  const row = sessions.clientRow[slot] - 1;
+  if (row >= 0) {
+    sessions.clientRow[slot] = 0;
+    releaseClient(worker.clients, row, worker.clientClock[0]);
+  }
+  stats.totals[STAT_END + sessions.reason[slot]]++;
+  stats.totals[STAT_CURRENT]--;
+  clearTimer(worker.timers, slot);
+  sessions.state[slot] = STATE_FREE;
+  freeSlot(sessions.slots, slot);
+  Atomics.sub(worker.global, GLOBAL_SESSIONS, 1);
+}
+
+/** Gives the slot's place at its backend back. */
+export function releaseReserved(worker: WorkerState, slot: number): void {
+  const backend = worker.sessions.backend[slot] - 1;
+  if (backend < 0) return;
+  worker.sessions.backend[slot] = 0;
+  releaseBackend(worker.backendState, backend);
+}
+
+/** Closes one socket of a session, if open. Nothing may be in flight on it. */
+export function closeEndpoint(worker: WorkerState, endpoint: number, reset: number): void {
+  const { sessions, engine } = worker;
+  const socket = sessions.sockets[endpoint] - 1;
+  if (socket < 0) return;
+  sessions.sockets[endpoint] = 0;
+  if (reset === 1) engine.reset(endpoint, socket);
+  else engine.close(endpoint, socket);
+}

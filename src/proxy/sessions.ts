@@ -1,0 +1,176 @@
+// The session table of one worker: a slot is a row over typed arrays, one array per field. No object per session.
+//
+// An *endpoint* is slot * 2 + side (0 client, 1 backend); the socket across is endpoint ^ 1. A *direction* is named by its
+// source endpoint: bytes received there wait in its queue, a linked list through the buffers, to be sent at endpoint ^ 1.
+//
+// What the supervisor needs to give back after a worker died (sockets, reserved backend, client row) is in shared memory.
+
+import { createSlotPool, type SlotPool } from '../base/slot-pool.ts';
+
+export const STATE_FREE = 0;
+export const STATE_CONNECTING = 1;
+export const STATE_RELAYING = 2;
+/** Ended; waits for the last events of its operations, then its sockets are closed and the slot freed. */
+export const STATE_CLOSING = 3;
+
+/** What an endpoint's receive side is doing. */
+export const RECEIVE_IDLE = 0;
+export const RECEIVE_ARMED = 1;
+export const RECEIVE_CANCELLING = 2;
+/** No buffer was free: waits its turn. */
+export const RECEIVE_STARVED = 3;
+export const RECEIVE_PUMPING = 4;
+export const RECEIVE_PUMP_STOPPING = 5;
+
+/** How a direction ended. */
+export const OPEN = 0;
+/** End of stream received; FIN goes on once the queue is empty. */
+export const ENDED_FIN = 1;
+/** End of stream passed on. */
+export const ENDED_PASSED = 2;
+/** The source failed: the session is reset once what it sent before is delivered. */
+export const ENDED_ERROR = 3;
+
+/** Bytes per slot of the shared part: two sockets, a backend, a client row. */
+const SHARED_BYTES = 16;
+
+/** Shared part; all values are stored + 1, so that untouched memory reads as "none". */
+export interface SharedSessions {
+  /** By endpoint: socket + 1. */
+  readonly sockets: Int32Array;
+  /** By slot: reserved backend index + 1. */
+  readonly backend: Int32Array;
+  /** By slot: client table row + 1. */
+  readonly clientRow: Int32Array;
+}
+
+export interface Sessions extends SharedSessions {
+  readonly slots: SlotPool;
+
+  // By slot.
+  readonly state: Uint8Array;
+  /** 24 bits, never 0; changes with every session and every connect attempt. */
+  readonly generation: Int32Array;
+  readonly app: Uint16Array;
+  readonly country: Uint16Array;
+  readonly reason: Uint8Array;
+  /** Operations whose last event has not come. */
+  readonly pending: Uint8Array;
+  /** Backends tried so far without success; their indexes are in `failed`. */
+  readonly attempts: Uint8Array;
+  /** `attemptsMax` per slot. */
+  readonly failed: Int32Array;
+  readonly attemptsMax: number;
+  readonly lastError: Int16Array;
+  readonly longLived: Uint8Array;
+  readonly resetOnClose: Uint8Array;
+  readonly acceptedAt: Float64Array;
+  readonly attemptAt: Float64Array;
+  readonly activityAt: Float64Array;
+
+  // By endpoint.
+  readonly receiving: Uint8Array;
+  readonly ended: Uint8Array;
+  readonly endReason: Uint8Array;
+  /** A send to this endpoint failed: it is dead, its receive side will say so. */
+  readonly dead: Uint8Array;
+  /** Buffer in flight to this endpoint + 1, and how much of it is sent. */
+  readonly sending: Int32Array;
+  readonly sendOffset: Int32Array;
+  /** Sends to this endpoint, up to 2: the second one needs TCP_NODELAY. */
+  readonly sends: Uint8Array;
+  /** Queue of received buffers, by source endpoint: buffer + 1. */
+  readonly queueHead: Int32Array;
+  readonly queueTail: Int32Array;
+  readonly queueCount: Uint16Array;
+  /** Full buffers in a row: a bulk flow shows by it. */
+  readonly streak: Int16Array;
+  /** Small pump turns in a row: a bulk flow that fell quiet shows by it. */
+  readonly quiet: Uint8Array;
+  readonly bulkWanted: Uint8Array;
+  readonly bytes: Float64Array;
+}
+
+export function sharedSessionsBytes(capacity: number): number {
+  return capacity * SHARED_BYTES;
+}
+
+export function openSharedSessions(buffer: SharedArrayBuffer): SharedSessions {
+  const capacity = buffer.byteLength / SHARED_BYTES;
+  return {
+    sockets: new Int32Array(buffer, 0, capacity * 2),
+    backend: new Int32Array(buffer, capacity * 8, capacity),
+    clientRow: new Int32Array(buffer, capacity * 12, capacity),
+  };
+}
+
+export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): Sessions {
+  const capacity = shared.byteLength / SHARED_BYTES;
+  const endpoints = capacity * 2;
+  return {
+    ...openSharedSessions(shared),
+    slots: createSlotPool(capacity),
+    state: new Uint8Array(capacity),
+    generation: new Int32Array(capacity),
+    app: new Uint16Array(capacity),
+    country: new Uint16Array(capacity),
+    reason: new Uint8Array(capacity),
+    pending: new Uint8Array(capacity),
+    attempts: new Uint8Array(capacity),
+    failed: new Int32Array(capacity * attemptsMax),
+    attemptsMax,
+    lastError: new Int16Array(capacity),
+    longLived: new Uint8Array(capacity),
+    resetOnClose: new Uint8Array(capacity),
+    acceptedAt: new Float64Array(capacity),
+    attemptAt: new Float64Array(capacity),
+    activityAt: new Float64Array(capacity),
+    receiving: new Uint8Array(endpoints),
+    ended: new Uint8Array(endpoints),
+    endReason: new Uint8Array(endpoints),
+    dead: new Uint8Array(endpoints),
+    sending: new Int32Array(endpoints),
+    sendOffset: new Int32Array(endpoints),
+    sends: new Uint8Array(endpoints),
+    queueHead: new Int32Array(endpoints),
+    queueTail: new Int32Array(endpoints),
+    queueCount: new Uint16Array(endpoints),
+    streak: new Int16Array(endpoints),
+    quiet: new Uint8Array(endpoints),
+    bulkWanted: new Uint8Array(endpoints),
+    bytes: new Float64Array(endpoints),
+  };
+}
+
+/** Sets every field of a slot that the session before may have left. */
+export function initSession(sessions: Sessions, slot: number, nowMs: number): void {
+  bumpGeneration(sessions, slot);
+  sessions.reason[slot] = 0;
+  sessions.attempts[slot] = 0;
+  sessions.lastError[slot] = 0;
+  sessions.longLived[slot] = 0;
+  sessions.resetOnClose[slot] = 0;
+  sessions.acceptedAt[slot] = nowMs;
+  sessions.activityAt[slot] = nowMs;
+  for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
+    sessions.receiving[endpoint] = RECEIVE_IDLE;
+    sessions.ended[endpoint] = OPEN;
+    sessions.endReason[endpoint] = 0;
+    sessions.dead[endpoint] = 0;
+    sessions.sending[endpoint] = 0;
+    sessions.sends[endpoint] = 0;
+    sessions.queueHead[endpoint] = 0;
+    sessions.queueTail[endpoint] = 0;
+    sessions.queueCount[endpoint] = 0;
+    sessions.streak[endpoint] = 0;
+    sessions.quiet[endpoint] = 0;
+    sessions.bulkWanted[endpoint] = 0;
+    sessions.bytes[endpoint] = 0;
+  }
+}
+
+/** A new 24-bit generation, never 0, so that events of operations started before are recognised as late. */
+export function bumpGeneration(sessions: Sessions, slot: number): void {
+  const next = (sessions.generation[slot] + 1) & 0xff_ffff;
+  sessions.generation[slot] = next === 0 ? 1 : next;
+}

@@ -1,0 +1,38 @@
+// Memory that the control plane shares with one worker or with all, and the words it commands them by.
+// A worker looks at its commands after every batch; the control plane stores them, then signals the worker's eventfd.
+
+/** Per worker. What it must do: see COMMAND_…; stored by the control plane. */
+export const CONTROL_COMMAND = 0;
+/** Per worker. Publications posted to it so far; more than it has seen means a message waits. */
+export const CONTROL_PUBLICATIONS = 1;
+/** Per worker. Set by the worker, see PHASE_…. */
+export const CONTROL_PHASE = 2;
+/** Per worker. Its engine's descriptor + 1 while it is open: closed by the supervisor if the worker died without. */
+export const CONTROL_ENGINE_FD = 3;
+const CONTROL_WORDS = 16;
+
+export const COMMAND_RUN = 0;
+/** Accept no more, let sessions finish, then stop. */
+export const COMMAND_DRAIN = 1;
+/** End what is open by RST with reason `shutdown`, then stop. */
+export const COMMAND_STOP = 2;
+/** Throw, as a bug would: fault injection of the tests. */
+export const COMMAND_CRASH = 3;
+
+export const PHASE_STARTING = 0;
+export const PHASE_RUNNING = 1;
+/** Accepts no more and has no accept in flight: the listening sockets may be closed. */
+export const PHASE_DRAINING = 2;
+export const PHASE_DRAINED = 3;
+
+/** For all workers: open sessions, against EDGEPROXY_MAX_CONNECTIONS. */
+export const GLOBAL_SESSIONS = 0;
+const GLOBAL_WORDS = 16;
+
+export function createControlBlock(): SharedArrayBuffer {
+  return new SharedArrayBuffer(CONTROL_WORDS * 4);
+}
+
+export function createGlobalBlock(): SharedArrayBuffer {
+  return new SharedArrayBuffer(GLOBAL_WORDS * 4);
+}

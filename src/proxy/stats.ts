@@ -1,0 +1,69 @@
+// Counters of one worker: a block of Float64 in shared memory with a single writer, read (and summed) by the control
+// plane at any time. Aligned 64-bit stores do not tear, so plain loads and stores do.
+
+import { BACKENDS_MAX } from '../limits.ts';
+import { CLOSE_REASONS, REJECT_REASONS } from './close-reason.ts';
+
+export const STAT_CONNECTIONS = 0;
+export const STAT_CURRENT = 1;
+/** Received bytes by side: + 0 from clients (up), + 1 from backends (down). */
+export const STAT_BYTES = 2;
+export const STAT_RETRIES = 4;
+export const STAT_BUFFERS_IN_USE = 5;
+export const STAT_BUFFER_WAITS = 6;
+export const STAT_PUMPS = 7;
+export const STAT_STALE_EVENTS = 8;
+export const STAT_BATCHES = 9;
+export const STAT_EVENTS = 10;
+export const STAT_UNBOUND_SESSIONS = 11;
+/** By close reason. */
+export const STAT_END = 16;
+/** By rejection reason. */
+export const STAT_REJECTED = STAT_END + 32;
+/** By errno, 0 to 255. */
+export const STAT_ACCEPT_ERRORS = STAT_REJECTED + 32;
+const STATS = STAT_ACCEPT_ERRORS + 256;
+
+/** Upper bounds of the connect-time histogram, in ms; one more bucket takes the rest. */
+export const CONNECT_MS_BUCKETS: readonly number[] = [
+  0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 3000,
+];
+export const BACKEND_CONNECTIONS = 0;
+export const BACKEND_FAILURES = 1;
+export const BACKEND_CONNECT_MS_SUM = 2;
+export const BACKEND_CONNECT_BUCKETS = 3;
+export const BACKEND_STATS = BACKEND_CONNECT_BUCKETS + CONNECT_MS_BUCKETS.length + 1;
+
+export interface WorkerStats {
+  readonly totals: Float64Array;
+  /** BACKEND_STATS per backend index; untouched indexes cost no memory. */
+  readonly backends: Float64Array;
+}
+
+export function createWorkerStats(): SharedArrayBuffer {
+  if (CLOSE_REASONS.length > 32 || REJECT_REASONS.length > 32) {
+    throw new RangeError('Cannot lay out worker stats: more than 32 reasons');
+  }
+  return new SharedArrayBuffer((STATS + BACKENDS_MAX * BACKEND_STATS) * 8);
+}
+
+export function openWorkerStats(buffer: SharedArrayBuffer): WorkerStats {
+  return {
+    totals: new Float64Array(buffer, 0, STATS),
+    backends: new Float64Array(buffer, STATS * 8),
+  };
+}
+
+/** Counts a connect that took `ms`. */
+export function countConnect(stats: WorkerStats, backend: number, ms: number): void {
+  const at = backend * BACKEND_STATS;
+  stats.backends[at + BACKEND_CONNECTIONS]++;
+  stats.backends[at + BACKEND_CONNECT_MS_SUM] += ms;
+  let bucket = 0;
+  while (bucket < CONNECT_MS_BUCKETS.length && ms > CONNECT_MS_BUCKETS[bucket]) bucket++;
+  stats.backends[at + BACKEND_CONNECT_BUCKETS + bucket]++;
+}
+
+export function countConnectFailure(stats: WorkerStats, backend: number): void {
+  stats.backends[backend * BACKEND_STATS + BACKEND_FAILURES]++;
+}

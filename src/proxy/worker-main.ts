@@ -1,0 +1,117 @@
+// The thread of one worker: opens its engine, waits for its memory, runs the loop, reports how it ended. Publications
+// arrive as messages that the loop takes between batches, because it never returns to the event loop.
+
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { type EngineChoice, openEngine } from '../engine/open.ts';
+import { PortableEngine } from '../engine/portable.ts';
+import type { EngineOptions } from '../engine/proactor.ts';
+import { openGeoTable } from '../route/geo-table.ts';
+import { useSnapshot } from '../route/select.ts';
+import { openSnapshot } from '../route/snapshot.ts';
+import { wrappedNatives } from '../sys/native.ts';
+import { resumeAccept } from './admit.ts';
+import { CONTROL_ENGINE_FD, CONTROL_PHASE, PHASE_DRAINED, PHASE_RUNNING } from './shared.ts';
+import { nextWaitMs, runBatch, runWorker } from './worker.ts';
+import {
+  createWorkerState,
+  type WorkerMemory,
+  type WorkerOptions,
+  type WorkerState,
+} from './worker-state.ts';
+
+/** What the thread is started with. */
+export interface WorkerData extends EngineOptions {
+  readonly engine: EngineChoice;
+}
+
+/** Control plane to worker. `start` comes first, once. */
+export type WorkerCommand =
+  | { readonly type: 'start'; readonly memory: WorkerMemory; readonly options: WorkerOptions }
+  | { readonly type: 'routing'; readonly buffer: SharedArrayBuffer }
+  | { readonly type: 'geo'; readonly buffer: SharedArrayBuffer }
+  /** Look at the control block: for workers that have no eventfd. */
+  | { readonly type: 'wake' };
+
+/** Worker to control plane. */
+export type WorkerReport =
+  | {
+      readonly type: 'running';
+      readonly engine: string;
+      /** Why not a faster engine; '' when it is the fastest or the one asked for. */
+      readonly refusal: string;
+      /** Native calls that this Node wraps in JavaScript. */
+      readonly slowNatives: readonly string[];
+    }
+  | { readonly type: 'refused'; readonly reason: string };
+
+function takePublication(worker: WorkerState, command: WorkerCommand): void {
+  if (command.type === 'routing') useSnapshot(worker.selector, openSnapshot(command.buffer));
+  else if (command.type === 'geo') worker.geo = openGeoTable(command.buffer);
+  else return;
+  worker.publicationsSeen++;
+}
+
+function takePublications(worker: WorkerState): void {
+  if (parentPort === null) return;
+  for (;;) {
+    const received = receiveMessageOnPort(parentPort);
+    if (received === undefined) return;
+    takePublication(worker, received.message as WorkerCommand);
+  }
+}
+
+/** A blocking engine: the thread is in the loop until it is done. */
+function serveBlocking(worker: WorkerState): void {
+  try {
+    runWorker(worker, () => takePublications(worker));
+  } finally {
+    worker.engine.end();
+    Atomics.store(worker.control, CONTROL_ENGINE_FD, 0);
+  }
+  Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINED);
+}
+
+/** The portable engine: the event loop brings batches, and messages as they come. */
+function serveByEvents(worker: WorkerState, engine: PortableEngine): void {
+  engine.drive(worker.options.listeners, (events) => {
+    if (runBatch(worker, events, () => {})) {
+      engine.wait(nextWaitMs(worker));
+      return;
+    }
+    engine.end();
+    Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINED);
+    parentPort?.close();
+  });
+  parentPort?.on('message', (command: WorkerCommand) => {
+    takePublication(worker, command);
+    engine.wake();
+  });
+  resumeAccept(worker);
+}
+
+function serve(memory: WorkerMemory, options: WorkerOptions): void {
+  const { engine, refusal } = opening;
+  if (engine === null) {
+    report({ type: 'refused', reason: refusal });
+    return;
+  }
+  const worker = createWorkerState(engine, memory, options);
+  Atomics.store(worker.control, CONTROL_ENGINE_FD, engine.descriptor + 1);
+  Atomics.store(worker.control, CONTROL_PHASE, PHASE_RUNNING);
+  const isPortable = engine instanceof PortableEngine;
+  const slowNatives = isPortable ? [] : wrappedNatives();
+  report({ type: 'running', engine: engine.name, refusal, slowNatives });
+  if (isPortable) serveByEvents(worker, engine);
+  else serveBlocking(worker);
+}
+
+function report(message: WorkerReport): void {
+  parentPort?.postMessage(message);
+}
+
+const data = workerData as WorkerData;
+const opening = openEngine(data.engine, data);
+parentPort?.once('message', (command: WorkerCommand) => {
+  if (command.type !== 'start') throw new Error('A worker was commanded before it was started');
+  serve(command.memory, command.options);
+});

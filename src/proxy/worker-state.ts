@@ -1,0 +1,138 @@
+// Everything one worker owns, made once. The functions of the data plane (admit, relay, end, deadlines) take it first.
+
+import { createTimerWheel, type TimerWheel } from '../base/timer-wheel.ts';
+import type { Proactor } from '../engine/proactor.ts';
+import { type BackendState, openBackendState } from '../route/backend-state.ts';
+import { type ClientTable, openClientTable } from '../route/client-table.ts';
+import { type GeoTable, openGeoTable } from '../route/geo-table.ts';
+import { createSelector, type Selector, useSnapshot } from '../route/select.ts';
+import { openSnapshot } from '../route/snapshot.ts';
+import type { PeerAddress } from '../sys/socket.ts';
+import { createSessions, type Sessions } from './sessions.ts';
+import { openWorkerStats, type WorkerStats } from './stats.ts';
+
+/** Coarse is enough for seconds-long timeouts, and 10 wake-ups a second cost nothing. */
+export const TICK_MS = 100;
+
+export interface ListenerOptions {
+  /** The engine's number of a listening socket. */
+  readonly socket: number;
+  /** App index, 0 = any. */
+  readonly app: number;
+  /** Its address; the portable engine listens there itself. */
+  readonly host: string;
+  readonly port: number;
+  readonly v6Only: boolean;
+}
+
+/** The settings the data plane reads; times in ms or s as named, 0 = never where a timeout may be off. */
+export interface WorkerOptions {
+  /** 1.., the owner of locks in the client table. */
+  readonly workerId: number;
+  readonly seed: number;
+  /** Time 0 of the client table, on the engines' clock; the same for all who share the table. */
+  readonly epochMs: number;
+  readonly listeners: readonly ListenerOptions[];
+  readonly maxConnections: number;
+  readonly connectTimeoutMs: number;
+  readonly connectTotalTimeoutMs: number;
+  readonly connectRetries: number;
+  readonly idleTimeoutMs: number;
+  readonly halfClosedTimeoutMs: number;
+  readonly bindingTtlMs: number;
+  readonly keepaliveSecs: number;
+  readonly userTimeoutSecs: number;
+}
+
+/** Shared memory the worker is handed; see the files that lay each of them out. */
+export interface WorkerMemory {
+  readonly control: SharedArrayBuffer;
+  readonly global: SharedArrayBuffer;
+  readonly stats: SharedArrayBuffer;
+  readonly sessions: SharedArrayBuffer;
+  readonly backendState: SharedArrayBuffer;
+  readonly clients: SharedArrayBuffer;
+  readonly routing: SharedArrayBuffer;
+  readonly geo: SharedArrayBuffer;
+}
+
+export interface WorkerState {
+  readonly engine: Proactor;
+  readonly options: WorkerOptions;
+  readonly control: Int32Array;
+  readonly global: Int32Array;
+  readonly stats: WorkerStats;
+  readonly sessions: Sessions;
+  readonly backendState: BackendState;
+  readonly clients: ClientTable;
+  readonly selector: Selector;
+  geo: GeoTable;
+  readonly timers: TimerWheel;
+  /** One element: the time of this batch, ms. An array, because a plain field would allocate on every store. */
+  readonly clock: Float64Array;
+  /** One element: whole ms since `epochMs`, the client table's time. Small integers are not boxed as arguments. */
+  readonly clientClock: Float64Array;
+  /** Scratch for the client being admitted. */
+  readonly peer: PeerAddress;
+  /** Scratch for backends that failed this client. */
+  readonly failed: Int32Array;
+
+  /** By listener: 1 while an accept is in flight. */
+  readonly accepting: Uint8Array;
+  /** Accepting stopped because EDGEPROXY_MAX_CONNECTIONS is reached. */
+  acceptPaused: boolean;
+  /** Accepting waits until `backoff[0]` after an error; `backoff[1]` is the wait in ms, doubling. */
+  readonly backoff: Float64Array;
+  draining: boolean;
+
+  /** By buffer: the next one in its queue + 1, and the bytes in it. */
+  readonly bufferNext: Int32Array;
+  readonly bufferBytes: Int32Array;
+  /** Endpoints that wait for a buffer, a ring of their numbers + 1 with each at most once. */
+  readonly starved: Int32Array;
+  starvedHead: number;
+  starvedCount: number;
+  readonly starvedListed: Uint8Array;
+  publicationsSeen: number;
+}
+
+export function createWorkerState(
+  engine: Proactor,
+  memory: WorkerMemory,
+  options: WorkerOptions,
+): WorkerState {
+  const sessions = createSessions(memory.sessions, options.connectRetries + 1);
+  const { capacity } = sessions.slots;
+  const backendState = openBackendState(memory.backendState);
+  const selector = createSelector(backendState, options.seed);
+  useSnapshot(selector, openSnapshot(memory.routing));
+  const now = engine.now();
+  return {
+    engine,
+    options,
+    control: new Int32Array(memory.control),
+    global: new Int32Array(memory.global),
+    stats: openWorkerStats(memory.stats),
+    sessions,
+    backendState,
+    clients: openClientTable(memory.clients, options.workerId),
+    selector,
+    geo: openGeoTable(memory.geo),
+    timers: createTimerWheel(capacity, TICK_MS, now),
+    clock: Float64Array.of(now),
+    clientClock: Float64Array.of(Math.floor(now - options.epochMs)),
+    peer: { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 },
+    failed: new Int32Array(options.connectRetries + 1),
+    accepting: new Uint8Array(options.listeners.length),
+    acceptPaused: false,
+    backoff: Float64Array.of(0, 0),
+    draining: false,
+    bufferNext: new Int32Array(engine.bufferCount),
+    bufferBytes: new Int32Array(engine.bufferCount),
+    starved: new Int32Array(capacity * 2),
+    starvedHead: 0,
+    starvedCount: 0,
+    starvedListed: new Uint8Array(capacity * 2),
+    publicationsSeen: 0,
+  };
+}
