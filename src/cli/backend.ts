@@ -1,0 +1,179 @@
+// `edgeproxy backend …`: lists and changes the rows of routing.db. A running proxy sees a change
+// within 100 ms.
+
+import { type ConfigFlags, loadConfig } from '../config.ts';
+import {
+  closeRoutingDb,
+  openRoutingDb,
+  type RoutingDb,
+  readRouting,
+} from '../control/routing-db.ts';
+import {
+  addBackend,
+  type BackendChanges,
+  changeBackend,
+  deleteBackend,
+} from '../control/routing-edit.ts';
+import { addressText, type RawBackend, type RowProblem } from '../control/routing-rows.ts';
+import { EXIT_DONE, print, printJson, printProblem, usageError } from './output.ts';
+import { formatTable } from './table.ts';
+
+function withDb<Result>(
+  flags: ConfigFlags,
+  writable: boolean,
+  work: (db: RoutingDb) => Result,
+): Result {
+  const { dbPath } = loadConfig(flags, process.env, ['dbPath']);
+  const db = openRoutingDb(dbPath, { writable });
+  try {
+    return work(db);
+  } finally {
+    closeRoutingDb(db);
+  }
+}
+
+/** One line for a row that is not served. */
+export function problemText({ id, column, value, reason }: RowProblem): string {
+  return `Backend ${JSON.stringify(id)} is skipped: ${column} is ${value}, ${reason}`;
+}
+
+function stateText(backend: RawBackend): string {
+  if (backend.deleted) return 'removed';
+  return backend.healthy ? 'enabled' : 'disabled';
+}
+
+/** The row as the database names its columns. */
+function jsonRow(backend: RawBackend): Record<string, unknown> {
+  const { id, app, region, country, port, weight } = backend;
+  return {
+    id,
+    app,
+    region,
+    country,
+    wg_ip: addressText(backend),
+    port,
+    healthy: backend.healthy,
+    weight,
+    soft_limit: backend.softLimit,
+    hard_limit: backend.hardLimit,
+    deleted: backend.deleted,
+  };
+}
+
+function endpointText(backend: RawBackend): string {
+  const host = addressText(backend);
+  return backend.family === 6 ? `[${host}]:${backend.port}` : `${host}:${backend.port}`;
+}
+
+function printBackends(backends: readonly RawBackend[]): void {
+  if (backends.length === 0) {
+    print('No backends; add one with: edgeproxy backend add ID IP:PORT --region REGION');
+    return;
+  }
+  const header = ['ID', 'APP', 'REGION', 'CC', 'ADDRESS', 'WEIGHT', 'SOFT', 'HARD', 'STATE'];
+  const rows = backends.map((backend) => [
+    backend.id,
+    backend.app,
+    backend.region,
+    backend.country ?? '-',
+    endpointText(backend),
+    String(backend.weight),
+    String(backend.softLimit),
+    backend.hardLimit === 0 ? '-' : String(backend.hardLimit),
+    stateText(backend),
+  ]);
+  print(formatTable(header, rows, new Set(['WEIGHT', 'SOFT', 'HARD'])));
+}
+
+export function listBackends(flags: ConfigFlags): number {
+  return withDb(flags, false, (db) => {
+    const { backends, problems } = readRouting(db);
+    const shown = backends.filter(({ app }) => flags.app === undefined || app === flags.app);
+    if (flags.json) printJson(shown.map(jsonRow));
+    else printBackends(shown);
+    for (const problem of problems) printProblem(problemText(problem));
+    return EXIT_DONE;
+  });
+}
+
+/** A decimal number; the database's own checks come after. */
+function numberOption(name: string, text: string | boolean | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  if (typeof text === 'string' && /^\d+(\.\d+)?$/.test(text)) return Number(text);
+  throw usageError(`${name} is ${JSON.stringify(text)}, allowed: a number, 0 or more`);
+}
+
+const LIMIT_MAX = 2_147_483_647;
+
+function limitOption(name: string, text: string | boolean | undefined): number | undefined {
+  const value = numberOption(name, text);
+  if (value === undefined || (Number.isInteger(value) && value <= LIMIT_MAX)) return value;
+  throw usageError(`${name} is "${text}", allowed: a whole number from 0 to ${LIMIT_MAX}`);
+}
+
+/** `10.0.0.7:443` or `[fd00::7]:443`; what the parts may be is checked with the rest of the row. */
+function splitEndpoint(text: string): { address: string; port: number } {
+  const match = /^(?:\[([^\]]+)\]|([^:]+)):(\d{1,5})$/.exec(text);
+  if (!match) throw usageError(`ADDRESS is "${text}", allowed: IP:PORT, IPv6 as [IP]:PORT`);
+  return { address: (match[1] ?? match[2]) as string, port: Number(match[3]) };
+}
+
+export function addOne(id: string, endpoint: string, flags: ConfigFlags): number {
+  const backend = {
+    id,
+    ...splitEndpoint(endpoint),
+    app: String(flags.app),
+    region: String(flags.region),
+    country: flags.country === undefined ? undefined : String(flags.country),
+    weight: numberOption('--weight', flags.weight),
+    softLimit: limitOption('--soft', flags.soft),
+    hardLimit: limitOption('--hard', flags.hard),
+  };
+  withDb(flags, true, (db) => addBackend(db, backend));
+  print(`Added backend "${id}"`);
+  return EXIT_DONE;
+}
+
+function change(id: string, flags: ConfigFlags, changes: BackendChanges, done: string): number {
+  withDb(flags, true, (db) => changeBackend(db, id, changes));
+  print(`Backend "${id}" ${done}`);
+  return EXIT_DONE;
+}
+
+/** The commands that take only an id: the columns they set and their one-line answer. */
+const ID_COMMANDS = {
+  remove: { changes: { deleted: true }, done: 'is removed; backend restore brings it back' },
+  restore: { changes: { deleted: false }, done: 'is restored' },
+  enable: { changes: { healthy: true }, done: 'is enabled' },
+  disable: { changes: { healthy: false }, done: 'is disabled' },
+} as const;
+
+export function changeById(name: keyof typeof ID_COMMANDS, id: string, flags: ConfigFlags): number {
+  const { changes, done } = ID_COMMANDS[name];
+  return change(id, flags, changes, done);
+}
+
+export function deleteOne(id: string, flags: ConfigFlags): number {
+  withDb(flags, true, (db) => deleteBackend(db, id));
+  print(`Backend "${id}" is deleted, row and all`);
+  return EXIT_DONE;
+}
+
+export function setWeight(id: string, text: string, flags: ConfigFlags): number {
+  const weight = numberOption('WEIGHT', text) as number;
+  const meaning = weight === 0 ? ': no new clients, bound ones stay' : '';
+  return change(id, flags, { weight }, `has weight ${weight}${meaning}`);
+}
+
+export function setLimits(id: string, flags: ConfigFlags): number {
+  const softLimit = limitOption('--soft', flags.soft);
+  const hardLimit = limitOption('--hard', flags.hard);
+  if (softLimit === undefined && hardLimit === undefined) {
+    throw usageError('Nothing to set: give --soft N, --hard N or both');
+  }
+  const said = [
+    softLimit === undefined ? [] : `soft limit ${softLimit}`,
+    hardLimit === undefined ? [] : `hard limit ${hardLimit === 0 ? 'none' : hardLimit}`,
+  ].flat();
+  return change(id, flags, { softLimit, hardLimit }, `has ${said.join(' and ')}`);
+}

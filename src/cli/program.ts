@@ -1,0 +1,166 @@
+// The command line as commander sees it: names, arguments, help. What a command does is in its own
+// file, loaded only when it runs. Every flag that is a setting comes from the settings table.
+
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError, Option } from 'commander';
+import {
+  type ConfigFlags,
+  defaultText,
+  flagName,
+  isSwitch,
+  SETTING_KEYS,
+  SETTINGS,
+  type SettingKey,
+} from '../config.ts';
+import { EXIT_DONE } from './output.ts';
+
+const EXIT_USAGE = 2;
+
+function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+/**
+ * Adds `--config` and the flags of these settings; commander keeps no defaults, the table has them.
+ */
+function addSettings(command: Command, keys: readonly SettingKey[]): Command {
+  const file = new Option('--config <file>', 'TOML file with settings (env: EDGEPROXY_CONFIG)');
+  command.addOption(file);
+  for (const key of keys) {
+    const { env, help, unit, allowed } = SETTINGS[key];
+    const value = isSwitch(key) ? '[bool]' : `<${unit?.split(' ', 1)[0] ?? 'value'}>`;
+    const notes = `default: ${defaultText(key)}, env: ${env}`;
+    command.addOption(new Option(`--${flagName(key)} ${value}`, `${help}: ${allowed} (${notes})`));
+  }
+  return command;
+}
+
+/** Runs one command at a time: the exit code of the last action. */
+class Program {
+  exitCode: number = EXIT_DONE;
+  readonly root: Command;
+
+  constructor() {
+    this.root = new Command('edgeproxy')
+      .description('Distributed TCP proxy for edge points of presence')
+      .version(version(), '-V, --version', 'Print the version')
+      .helpOption('-h, --help', 'Print help')
+      .helpCommand('help [command]', 'Print help for a command')
+      .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or settings')
+      // Throw instead of ending the process; set here, it holds for every subcommand made from this
+      // one.
+      .exitOverride();
+    this.#addRun();
+    this.#addDemo();
+    this.#addInit();
+    this.#addBackend();
+    this.#addExplain();
+  }
+
+  /** Sets what a command does: `perform` gets its arguments, then its flags. */
+  #act(
+    command: Command,
+    perform: (flags: ConfigFlags, ...words: string[]) => Promise<number>,
+  ): void {
+    command.action(async (...given: unknown[]) => {
+      const words = given.slice(0, -2) as string[];
+      this.exitCode = await perform(given.at(-2) as ConfigFlags, ...words);
+    });
+  }
+
+  #addRun(): void {
+    const command = this.root.command('run').description('Run the proxy');
+    this.#act(addSettings(command, SETTING_KEYS), async (flags) =>
+      (await import('./run.ts')).run(flags),
+    );
+  }
+
+  #addDemo(): void {
+    const command = this.root
+      .command('demo')
+      .description('Run the proxy with three sample backends and a seeded database');
+    const keys = SETTING_KEYS.filter((key) => key !== 'dbPath');
+    this.#act(addSettings(command, keys), async (flags) => (await import('./demo.ts')).demo(flags));
+  }
+
+  #addInit(): void {
+    const command = this.root.command('init').description('Create the routing database');
+    this.#act(addSettings(command, ['dbPath']), async (flags) =>
+      (await import('./init.ts')).init(flags),
+    );
+  }
+
+  #addBackend(): void {
+    const group = this.root
+      .command('backend')
+      .description('List and change backends; a running proxy follows within 100 ms');
+    const add = (words: string, help: string): Command =>
+      addSettings(group.command(words).description(help), ['dbPath']);
+    const load = () => import('./backend.ts');
+
+    const list = add('list', 'List backends')
+      .option('--app <app>', 'Only those of one app')
+      .option('--json', 'Print JSON');
+    this.#act(list, async (flags) => (await load()).listBackends(flags));
+
+    const addOne = add('add <id> <address>', 'Add a backend at IP:PORT, IPv6 as [IP]:PORT')
+      .requiredOption('--region <region>', 'Its region')
+      .option('--app <app>', 'The app it serves', 'default')
+      .option('--country <code>', "Its country (default: its region's home country)")
+      .option('--weight <number>', 'Its share among equals; 0 takes no new clients (default: 1)')
+      .option('--soft <sessions>', 'Sessions it carries well (default: 100)')
+      .option('--hard <sessions>', 'Sessions it never exceeds; 0 is no limit (default: 0)');
+    this.#act(addOne, async (flags, id, address) =>
+      (await load()).addOne(id as string, address as string, flags),
+    );
+
+    const byId = [
+      ['remove', 'Take a backend out of routing, keeping its row'],
+      ['restore', 'Bring a removed backend back'],
+      ['enable', 'Let a backend take sessions'],
+      ['disable', 'Stop new sessions to a backend; open ones go on'],
+    ] as const;
+    for (const [name, help] of byId) {
+      this.#act(add(`${name} <id>`, help), async (flags, id) =>
+        (await load()).changeById(name, id as string, flags),
+      );
+    }
+
+    this.#act(add('delete <id>', 'Delete the row of a backend'), async (flags, id) =>
+      (await load()).deleteOne(id as string, flags),
+    );
+    this.#act(add('weight <id> <weight>', 'Set the weight of a backend'), async (flags, id, text) =>
+      (await load()).setWeight(id as string, text as string, flags),
+    );
+    const limits = add('limits <id>', 'Set the limits of a backend')
+      .option('--soft <sessions>', 'Sessions it carries well')
+      .option('--hard <sessions>', 'Sessions it never exceeds; 0 is no limit');
+    this.#act(limits, async (flags, id) => (await load()).setLimits(id as string, flags));
+  }
+
+  #addExplain(): void {
+    const command = this.root
+      .command('explain <ip>')
+      .description('Show which backend a client address gets, and why')
+      .option('--app <app>', 'The app of the listener (default: any)')
+      .option('--json', 'Print JSON');
+    const keys = ['dbPath', 'region', 'country', 'geoipPath', 'regionMapPath'] as const;
+    this.#act(addSettings(command, keys), async (flags, ip) =>
+      (await import('./explain.ts')).explain(ip as string, flags),
+    );
+  }
+}
+
+/** Parses `argv` (without node and script) and runs its command; ends with the exit code. */
+export async function runCommand(argv: readonly string[]): Promise<number> {
+  const program = new Program();
+  try {
+    await program.root.parseAsync(argv, { from: 'user' });
+    return program.exitCode;
+  } catch (error) {
+    // Commander has printed its message (or the help that was asked for) already.
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_DONE : EXIT_USAGE;
+    throw error;
+  }
+}

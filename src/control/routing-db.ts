@@ -1,0 +1,298 @@
+// routing.db: creating, opening and reading it, and telling whether it changed. The only file that
+// imports node:sqlite; routing-watch.ts follows changes, routing-edit.ts makes them. `run` opens it
+// read-only. Every failure is a ProxyError that says what to do about the file.
+
+import { closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { errorMessage, ProxyError } from '../base/errors.ts';
+import { COLUMNS, parseRow, type RawBackend, type RowProblem } from './routing-rows.ts';
+
+/** Which file, and which state of it, an open handle has: another `inode` means it was replaced. */
+interface FileState {
+  readonly device: bigint;
+  readonly inode: bigint;
+  readonly bytes: bigint;
+  readonly modifiedNs: bigint;
+}
+
+/** An open database. `version` is SQLite's data_version at the last read, -1 before the first. */
+export interface RoutingDb {
+  readonly path: string;
+  readonly handle: DatabaseSync;
+  readonly versionStatement: StatementSync;
+  file: FileState;
+  version: number;
+}
+
+export interface RoutingRows {
+  readonly backends: readonly RawBackend[];
+  readonly problems: readonly RowProblem[];
+}
+
+/** How long a command, or the start of `run`, waits for another process's write to end. */
+const OPEN_BUSY_TIMEOUT_MS = 2000;
+
+// Primary SQLite result codes (the low byte of an extended one), sqlite.org/rescode.html.
+const SQLITE_BUSY = 5;
+const SQLITE_LOCKED = 6;
+const SQLITE_READONLY = 8;
+const SQLITE_CORRUPT = 11;
+const SQLITE_CANTOPEN = 14;
+const SQLITE_NOTADB = 26;
+
+export function fileState(path: string): FileState {
+  const { dev, ino, size, mtimeNs } = statSync(path, { bigint: true });
+  return { device: dev, inode: ino, bytes: size, modifiedNs: mtimeNs };
+}
+
+/** Bytes 18 and 19 of the header are 2 for a WAL database (sqlite.org/fileformat2.html). */
+function isWalFile(path: string): boolean {
+  const header = new Uint8Array(20);
+  try {
+    const fd = openSync(path, 'r');
+    try {
+      readSync(fd, header, 0, header.length, 0);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    return false;
+  }
+  return header[18] === 2;
+}
+
+function sqliteReason(path: string, error: unknown): [code: string, reason: string] {
+  const primary = ((error as { errcode?: number }).errcode ?? 0) & 0xff;
+  switch (primary) {
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+      return ['ERR_ROUTING_DB_LOCKED', 'locked by another process'];
+    case SQLITE_NOTADB:
+      return ['ERR_ROUTING_DB_FORMAT', 'not a SQLite database'];
+    case SQLITE_CORRUPT:
+      return ['ERR_ROUTING_DB_CORRUPT', 'the file is damaged or half written'];
+    case SQLITE_READONLY:
+    case SQLITE_CANTOPEN:
+      if (isWalFile(path)) {
+        const fix = 'make it writable or convert the file with PRAGMA journal_mode=DELETE';
+        return ['ERR_ROUTING_DB_UNREADABLE', `WAL mode needs a writable directory, ${fix}`];
+      }
+      return [
+        'ERR_ROUTING_DB_UNREADABLE',
+        'check its permissions, and for an interrupted write (a -journal file)',
+      ];
+    default:
+      return ['ERR_ROUTING_DB_UNREADABLE', errorMessage(error)];
+  }
+}
+
+/** Any failure on `path` as a ProxyError that says what to do. */
+export function routingDbError(path: string, action: string, error: unknown): ProxyError {
+  if (error instanceof ProxyError) return error;
+  const errno = (error as NodeJS.ErrnoException).code;
+  const say = (code: string, reason: string): ProxyError =>
+    new ProxyError(code, `Cannot ${action} routing database "${path}": ${reason}`, {
+      source: 'usage',
+      retry: 'always',
+      cause: error,
+    });
+  if (errno === 'ENOENT' || errno === 'ENOTDIR') {
+    const flag = path === 'routing.db' ? '' : ` --db-path ${path}`;
+    return say('ERR_ROUTING_DB_MISSING', `no such file, create it with: edgeproxy init${flag}`);
+  }
+  if (errno === 'ERR_SQLITE_ERROR') return say(...sqliteReason(path, error));
+  return say('ERR_ROUTING_DB_UNREADABLE', errorMessage(error));
+}
+
+/**
+ * Opens an existing database. Read-only unless `writable`; throws a ProxyError that says what to
+ * do.
+ */
+export function openRoutingDb(
+  path: string,
+  options: { writable?: boolean; busyTimeoutMs?: number } = {},
+): RoutingDb {
+  let handle: DatabaseSync | undefined;
+  try {
+    if (statSync(path).isDirectory()) throw new Error('it is a directory');
+    // The state before opening: a replacement in between shows as a difference at the next check.
+    const file = fileState(path);
+    handle = new DatabaseSync(path, {
+      readOnly: options.writable !== true,
+      timeout: options.busyTimeoutMs ?? OPEN_BUSY_TIMEOUT_MS,
+    });
+    const versionStatement = handle.prepare('PRAGMA data_version');
+    versionStatement.setReturnArrays(true);
+    return { path, handle, versionStatement, file, version: -1 };
+  } catch (error) {
+    handle?.close();
+    throw routingDbError(path, 'open', error);
+  }
+}
+
+/**
+ * Column order as in `COLUMNS`, so that an INSERT without a column list means what it looks like.
+ */
+const SCHEMA = `CREATE TABLE backends(
+  id TEXT PRIMARY KEY NOT NULL,
+  app TEXT, region TEXT, country TEXT,
+  wg_ip TEXT, port INTEGER,
+  healthy INTEGER DEFAULT 1,
+  weight NUMERIC DEFAULT 1,
+  soft_limit INTEGER DEFAULT 100,
+  hard_limit INTEGER DEFAULT 0,
+  deleted INTEGER DEFAULT 0
+)`;
+
+/**
+ * Makes the file and the table where they are missing, and adds the optional columns an older table
+ * lacks; never changes a row. The file is left in SQLite's default rollback-journal mode on
+ * purpose: it is then one file that can be renamed over (a `-wal` left beside a new file would be
+ * replayed into it) and read from a read-only directory. WAL databases work too, as long as their
+ * owner does not replace them by rename.
+ */
+export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' {
+  let handle: DatabaseSync | undefined;
+  try {
+    handle = new DatabaseSync(path, { timeout: OPEN_BUSY_TIMEOUT_MS });
+    const present = tableColumns(handle);
+    if (present.size === 0) {
+      handle.exec(SCHEMA);
+      return 'created';
+    }
+    const absent = COLUMNS.filter((column) => !column.required && !present.has(column.name));
+    for (const { name, missing } of absent) {
+      const type = name === 'country' ? 'TEXT' : `NUMERIC DEFAULT ${missing}`;
+      handle.exec(`ALTER TABLE backends ADD COLUMN ${name} ${type}`);
+    }
+    return absent.length > 0 ? 'upgraded' : 'present';
+  } catch (error) {
+    throw routingDbError(path, 'create', error);
+  } finally {
+    handle?.close();
+  }
+}
+
+/** Lower-case names of the columns of `backends`; empty without such a table. */
+function tableColumns(handle: DatabaseSync): Set<string> {
+  const rows = handle.prepare('PRAGMA table_info(backends)').all();
+  return new Set(rows.map((row) => String(row.name).toLowerCase()));
+}
+
+export function closeRoutingDb(db: RoutingDb): void {
+  if (db.handle.isOpen) db.handle.close();
+}
+
+/**
+ * Changes when another connection, of any process, has committed; throws when the file is locked.
+ */
+function dataVersion(db: RoutingDb): number {
+  return (db.versionStatement.get() as unknown as [number])[0];
+}
+
+/**
+ * The select that yields `COLUMNS` in order, with a literal where the table lacks an optional one.
+ */
+function selectText(db: RoutingDb): string {
+  const present = tableColumns(db.handle);
+  const refuse = (reason: string): never => {
+    throw new ProxyError(
+      'ERR_ROUTING_DB_SCHEMA',
+      `Cannot read routing database "${db.path}": ${reason}`,
+      { source: 'usage', retry: 'always' },
+    );
+  };
+  if (present.size === 0) {
+    const flag = db.path === 'routing.db' ? '' : ` --db-path ${db.path}`;
+    refuse(`it has no table backends, add it with: edgeproxy init${flag}`);
+  }
+  const absent = COLUMNS.filter((column) => column.required && !present.has(column.name));
+  if (absent.length > 0) {
+    refuse(`table backends lacks the column ${absent.map((column) => column.name).join(', ')}`);
+  }
+  const list = COLUMNS.map((column) =>
+    present.has(column.name) ? column.name : `${column.missing ?? 'NULL'}`,
+  );
+  return `SELECT ${list.join(', ')} FROM backends ORDER BY id`;
+}
+
+/**
+ * Arrays, not objects, and all at once: the shared lock, which stops writers of a non-WAL file, is
+ * held briefly.
+ */
+function selectRows(db: RoutingDb, sql: string): unknown[][] {
+  const statement = db.handle.prepare(sql);
+  statement.setReturnArrays(true);
+  try {
+    return statement.all() as unknown as unknown[][];
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_OUT_OF_RANGE') throw error;
+    // An integer above 2^53 somewhere: read again in the slower form that can carry it to its row's
+    // problem.
+    statement.setReadBigInts(true);
+    return (statement.all() as unknown as unknown[][]).map((row) =>
+      row.map((cell) =>
+        typeof cell === 'bigint' && Number.isSafeInteger(Number(cell)) ? Number(cell) : cell,
+      ),
+    );
+  }
+}
+
+/**
+ * Reads every row; bad ones become problems. Throws a ProxyError when the database cannot be read
+ * at all.
+ */
+export function readRouting(db: RoutingDb): RoutingRows {
+  let rows: unknown[][];
+  try {
+    // Version before rows: a commit in between makes the next check read once more, never once too
+    // few.
+    const version = dataVersion(db);
+    rows = selectRows(db, selectText(db));
+    db.version = version;
+  } catch (error) {
+    throw routingDbError(db.path, 'read', error);
+  }
+  const backends: RawBackend[] = [];
+  const problems: RowProblem[] = [];
+  const ids = new Set<string>();
+  for (const row of rows) {
+    const backend = parseRow(row, problems);
+    if (backend === null) continue;
+    // Possible only where the table was made without the primary key, or with numeric and text ids
+    // mixed.
+    if (ids.has(backend.id)) {
+      const value = JSON.stringify(backend.id);
+      problems.push({ id: backend.id, column: 'id', value, reason: 'must be unique' });
+      continue;
+    }
+    ids.add(backend.id);
+    backends.push(backend);
+  }
+  return { backends, problems };
+}
+
+/**
+ * True when a new read could give other rows: a commit, or a write to the file that SQLite does not
+ * count.
+ */
+export function routingDbState(db: RoutingDb): 'same' | 'committed' | 'replaced' {
+  const now = fileState(db.path);
+  if (now.device !== db.file.device || now.inode !== db.file.inode) return 'replaced';
+  const version = dataVersion(db);
+  const touched = now.bytes !== db.file.bytes || now.modifiedNs !== db.file.modifiedNs;
+  db.file = now;
+  if (version !== db.version) return 'committed';
+  // Rewritten in place (cp over the file): equal change counters are possible, so trust no cached
+  // page.
+  return touched ? 'replaced' : 'same';
+}
+
+/** The file behind any symbolic links, or `path` itself while it does not exist. */
+export function resolvedPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path;
+  }
+}

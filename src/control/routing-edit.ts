@@ -1,0 +1,116 @@
+// Changes to routing.db, one statement and so one commit each, for the command line and the demo. A
+// value is checked by the same code that reads it, so nothing is written that `run` would then
+// refuse. Every function throws a ProxyError: an unknown id names the ids it could have been.
+
+import { ProxyError } from '../base/errors.ts';
+import { nearestNames } from '../base/nearest.ts';
+import { type RoutingDb, routingDbError } from './routing-db.ts';
+import { COLUMNS, parseRow, type RowProblem } from './routing-rows.ts';
+
+/** What may be said about a new backend; what is left out takes the table's default. */
+interface NewBackend {
+  readonly id: string;
+  readonly app: string;
+  readonly region: string;
+  readonly country?: string | undefined;
+  readonly address: string;
+  readonly port: number;
+  readonly weight?: number | undefined;
+  readonly softLimit?: number | undefined;
+  readonly hardLimit?: number | undefined;
+}
+
+/** The columns a command may change. */
+export interface BackendChanges {
+  readonly deleted?: boolean;
+  readonly healthy?: boolean;
+  readonly weight?: number;
+  readonly softLimit?: number | undefined;
+  readonly hardLimit?: number | undefined;
+}
+
+const CHANGE_COLUMNS = {
+  deleted: 'deleted',
+  healthy: 'healthy',
+  weight: 'weight',
+  softLimit: 'soft_limit',
+  hardLimit: 'hard_limit',
+} as const;
+
+function refuse(code: string, message: string): never {
+  throw new ProxyError(code, message, { source: 'usage' });
+}
+
+/** SQL failures (a lock, a missing column) with the path and what to do. */
+function guarded<Result>(db: RoutingDb, work: () => Result): Result {
+  try {
+    return work();
+  } catch (error) {
+    throw routingDbError(db.path, 'change', error);
+  }
+}
+
+/** Every id, removed ones too. */
+export function backendIds(db: RoutingDb): string[] {
+  return guarded(db, () =>
+    db.handle
+      .prepare('SELECT id FROM backends ORDER BY id')
+      .all()
+      .map((row) => String(row.id)),
+  );
+}
+
+function refuseUnknown(db: RoutingDb, id: string): never {
+  const near = nearestNames(id, backendIds(db));
+  const hint = near.length > 0 ? `similar ids are ${near.join(', ')}` : 'no id is similar';
+  refuse('ERR_BACKEND_UNKNOWN', `Unknown backend "${id}": ${hint}`);
+}
+
+/** Throws when an id is taken, by a removed backend too: that one is to be restored or deleted. */
+export function addBackend(db: RoutingDb, backend: NewBackend): void {
+  const { id, app, region, country, address, port, weight, softLimit, hardLimit } = backend;
+  const row = [id, app, region.toLowerCase(), country?.toUpperCase() ?? null, address, port];
+  const limits = [weight ?? 1, softLimit ?? 100, hardLimit ?? 0];
+  const values = [...row, 1, ...limits, 0];
+  const problems: RowProblem[] = [];
+  if (parseRow(values, problems) === null) {
+    const lines = problems.map(({ column, value, reason }) => `${column} is ${value}, ${reason}`);
+    refuse('ERR_BACKEND_INVALID', `Cannot add backend "${id}": ${lines.join('; ')}`);
+  }
+  guarded(db, () => {
+    const taken = db.handle.prepare('SELECT deleted FROM backends WHERE id = ?').get(id);
+    if (taken) {
+      const way =
+        taken.deleted === 1
+          ? 'it was removed, bring it back with "backend restore" or drop it with "backend delete"'
+          : 'the id is taken';
+      refuse('ERR_BACKEND_EXISTS', `Cannot add backend "${id}": ${way}`);
+    }
+    const names = COLUMNS.map((column) => column.name).join(', ');
+    const marks = COLUMNS.map(() => '?').join(', ');
+    db.handle.prepare(`INSERT INTO backends(${names}) VALUES (${marks})`).run(...values);
+  });
+}
+
+/** Sets columns of one backend in one commit. */
+export function changeBackend(db: RoutingDb, id: string, changes: BackendChanges): void {
+  const entries = Object.entries(changes).filter(([, value]) => value !== undefined);
+  if (entries.length === 0) return;
+  guarded(db, () => {
+    const sets = entries.map(
+      ([key]) => `${CHANGE_COLUMNS[key as keyof typeof CHANGE_COLUMNS]} = ?`,
+    );
+    const values = entries.map(([, value]) => Number(value));
+    const sql = `UPDATE backends SET ${sets.join(', ')} WHERE id = ?`;
+    if (db.handle.prepare(sql).run(...values, id).changes === 0) refuseUnknown(db, id);
+  });
+}
+
+/** Removes the row itself; `changeBackend({ deleted: true })` keeps it. */
+export function deleteBackend(db: RoutingDb, id: string): void {
+  guarded(db, () => {
+    if (db.handle.prepare('DELETE FROM backends WHERE id = ?').run(id).changes === 0) {
+      refuseUnknown(db, id);
+    }
+  });
+}

@@ -1,0 +1,156 @@
+// One row of routing.db, checked: from whatever SQLite stored (any type can be in any column) to a
+// backend, or to the reasons why not. Tolerant where the meaning is plain (text "8080" in a number
+// column, NULL where there is a default), strict where a guess could send clients to the wrong
+// place. Used for reading and before writing.
+
+import { APP_PATTERN, BACKEND_ID_PATTERN, REGION_PATTERN } from '../base/names.ts';
+import { countryIndex } from '../route/regions.ts';
+import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
+
+/**
+ * A backend as routing.db has it. `words` are host order with IPv4 in word 3; `country` null: its
+ * region's.
+ */
+export interface RawBackend {
+  readonly id: string;
+  readonly app: string;
+  readonly region: string;
+  readonly country: string | null;
+  readonly family: 4 | 6;
+  readonly words: readonly [number, number, number, number];
+  readonly port: number;
+  readonly healthy: boolean;
+  readonly weight: number;
+  readonly softLimit: number;
+  readonly hardLimit: number;
+  readonly deleted: boolean;
+}
+
+/** Why a row is not served. `value` is what the column holds, as short text. */
+export interface RowProblem {
+  readonly id: string;
+  readonly column: string;
+  readonly value: string;
+  readonly reason: string;
+}
+
+/**
+ * The columns in the order in which a row's values are given to `parseRow`; `missing` stands for an
+ * absent one.
+ */
+export const COLUMNS = [
+  { name: 'id', missing: null, required: true },
+  { name: 'app', missing: null, required: true },
+  { name: 'region', missing: null, required: true },
+  { name: 'country', missing: null, required: false },
+  { name: 'wg_ip', missing: null, required: true },
+  { name: 'port', missing: null, required: true },
+  { name: 'healthy', missing: 1, required: false },
+  { name: 'weight', missing: 1, required: false },
+  { name: 'soft_limit', missing: 100, required: false },
+  { name: 'hard_limit', missing: 0, required: false },
+  { name: 'deleted', missing: 0, required: false },
+] as const;
+
+/** Counts are compared with 32-bit atomics. */
+const LIMIT_MAX = 2_147_483_647;
+const VALUE_TEXT_MAX = 60;
+
+function valueText(value: unknown): string {
+  if (value === null || value === undefined) return 'NULL';
+  if (value instanceof Uint8Array) return `BLOB of ${value.length} bytes`;
+  const text = typeof value === 'string' ? JSON.stringify(value) : String(value);
+  return text.length > VALUE_TEXT_MAX ? `${text.slice(0, VALUE_TEXT_MAX - 3)}...` : text;
+}
+
+/** Text, with a number accepted as its digits: SQLite keeps 7 in an untyped column as a number. */
+function asText(value: unknown): string {
+  if (typeof value === 'string') return value;
+  return typeof value === 'number' || typeof value === 'bigint' ? String(value) : '';
+}
+
+const NUMERAL = /^[+-]?\d+(\.\d+)?$/;
+
+/**
+ * A number, with numeric text accepted; NaN for anything else. A BigInt is beyond every range here.
+ */
+function asNumber(value: unknown): number {
+  if (typeof value === 'number') return value;
+  if (typeof value === 'bigint') return Number(value);
+  return typeof value === 'string' && NUMERAL.test(value) ? Number(value) : Number.NaN;
+}
+
+type Address = Pick<RawBackend, 'family' | 'words'>;
+
+/**
+ * An address one can connect to: a literal, not "any address", not a group. A mapped IPv4 address
+ * is IPv4.
+ */
+function parseBackendAddress(text: string): Address | string {
+  const parsed = parseAddress(text.trim());
+  if (parsed === null) return 'must be an IPv4 or IPv6 address, host names are not resolved';
+  const [w0, w1, w2, w3] = parsed.words;
+  const isV4 = parsed.family === 4 || isMapped(w0, w1, w2);
+  if ((w0 | w1 | w3) === 0 && (isV4 || w2 === 0)) return 'must not be the unspecified address';
+  if (isV4 ? w3 >>> 28 >= 14 : w0 >>> 24 === 0xff) return 'must be a unicast address';
+  return isV4 ? { family: 4, words: [0, 0, 0, w3] } : { family: 6, words: parsed.words };
+}
+
+/** The backend a row describes, or null with a line in `problems` for each wrong column. */
+export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBackend | null {
+  const before = problems.length;
+  const id = asText(row[0]);
+  const refuse = (column: number, reason: string): void => {
+    const name = (COLUMNS[column] as (typeof COLUMNS)[number]).name;
+    const shownId = id === '' ? valueText(row[0]) : id.slice(0, 128);
+    problems.push({ id: shownId, column: name, value: valueText(row[column]), reason });
+  };
+  const inRange = (column: number, min: number, max: number, allowed: string): number => {
+    const stored = row[column];
+    const value = stored === null ? (COLUMNS[column]?.missing ?? Number.NaN) : asNumber(stored);
+    if (Number.isInteger(value) && value >= min && value <= max) return value;
+    refuse(column, `must be ${allowed}`);
+    return min;
+  };
+
+  if (!BACKEND_ID_PATTERN.test(id)) refuse(0, 'must be 1 to 128 printable characters');
+  const app = asText(row[1]);
+  if (!APP_PATTERN.test(app)) refuse(1, 'must be 1 to 64 characters without spaces, commas and @');
+  const region = asText(row[2]).toLowerCase();
+  if (!REGION_PATTERN.test(region)) refuse(2, 'must be 1 to 16 of a-z, 0-9 and -');
+  const country = row[3] === null || row[3] === '' ? null : asText(row[3]).toUpperCase();
+  if (country !== null && countryIndex(country) === 0) {
+    refuse(3, 'must be an ISO 3166-1 alpha-2 country code');
+  }
+  const address = parseBackendAddress(asText(row[4]));
+  if (typeof address === 'string') refuse(4, address);
+  const port = inRange(5, 1, 65_535, 'a whole number from 1 to 65535');
+  const healthy = inRange(6, 0, 1, '0 or 1') === 1;
+  const weight = row[7] === null ? 1 : asNumber(row[7]);
+  if (!(weight >= 0 && weight < Number.POSITIVE_INFINITY)) refuse(7, 'must be a number, 0 or more');
+  const softLimit = inRange(8, 0, LIMIT_MAX, 'a whole number, 0 or more');
+  const hardLimit = inRange(9, 0, LIMIT_MAX, 'a whole number, 0 or more');
+  const deleted = inRange(10, 0, 1, '0 or 1') === 1;
+
+  if (problems.length > before || typeof address === 'string') return null;
+  const { family, words } = address;
+  return {
+    id,
+    app,
+    region,
+    country,
+    family,
+    words,
+    port,
+    healthy,
+    weight,
+    softLimit,
+    hardLimit,
+    deleted,
+  };
+}
+
+/** `10.0.0.7` or `fd00::7`, as it is written back and shown. */
+export function addressText(backend: Address): string {
+  return formatAddress(backend.family, backend.words);
+}

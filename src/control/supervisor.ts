@@ -1,0 +1,352 @@
+// `edgeproxy run`: loads routing and country data, opens the listeners, starts the workers, follows changes, and ends in
+// order: SIGTERM and SIGINT drain until the deadline, a second one ends at once, SIGHUP reads everything again.
+
+import { randomInt } from 'node:crypto';
+import { errorMessage, type ProxyError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
+import { usesNative } from '../engine/open.ts';
+import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
+import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
+import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
+import type { WorkerOptions } from '../proxy/worker-state.ts';
+import { createBackendState, openBackendState } from '../route/backend-state.ts';
+import {
+  type ClientTable,
+  createClientTable,
+  openClientTable,
+  sweepClients,
+} from '../route/client-table.ts';
+import { monotonicMs } from '../sys/clock.ts';
+import { raiseDescriptorLimit } from '../sys/rlimit.ts';
+import { type AdminServer, startAdmin } from './admin.ts';
+import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
+import { closeListeners, type Listener, openListeners, reserveListeners } from './listeners.ts';
+import { createPublisher, type Publisher } from './publish.ts';
+import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
+import { watchRoutingDb } from './routing-watch.ts';
+import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
+
+/** Buffers of this size cost one page each while exchanges are small, and fill for a bulk flow. */
+const BUFFER_BYTES = 16_384;
+/** Descriptors that are not sessions': standard streams, rings, listeners, databases, pipes of bulk flows. */
+const DESCRIPTORS_RESERVED = 256;
+/** Accepting stops at the maximum, but what the kernel had accepted by then is served too. */
+const SLOTS_EXTRA = 1024;
+const MAX_CONNECTIONS_DEFAULT = 1_000_000;
+/** Rows swept per turn of the event loop: about 2 ms, 30 when all of them have expired. */
+const SWEEP_ROWS = 65_536;
+/** Above every setting, so the wheel of time-outs never sees the second one. */
+const MS = 1000;
+
+function sessionLimit(config: Config, logger: Logger): number {
+  const { soft } = raiseDescriptorLimit();
+  const possible = Math.floor((soft - DESCRIPTORS_RESERVED) / 2);
+  const wanted = config.maxConnections ?? Math.min(possible, MAX_CONNECTIONS_DEFAULT);
+  if (wanted > possible) {
+    logger.warn('EDGEPROXY_MAX_CONNECTIONS is more than the descriptor limit allows', {
+      maxConnections: wanted,
+      possible,
+      descriptors: soft,
+      remedy: `ulimit -n ${wanted * 2 + DESCRIPTORS_RESERVED}`,
+    });
+  }
+  return Math.max(1, wanted);
+}
+
+function workerOptions(
+  config: Config,
+  listeners: readonly Listener[],
+  publisher: Publisher,
+  maxConnections: number,
+  epochMs: number,
+  index: number,
+): WorkerOptions {
+  return {
+    workerId: index + 1,
+    seed: randomInt(2 ** 31),
+    epochMs,
+    listeners: listeners.map(({ app, sockets, host, port, v6Only }) => ({
+      socket: sockets[index] as number,
+      app: publisher.appIndex(app),
+      host,
+      port,
+      v6Only,
+    })),
+    maxConnections,
+    connectTimeoutMs: config.connectTimeoutMs,
+    connectTotalTimeoutMs: config.connectTotalTimeoutMs,
+    connectRetries: config.connectRetries,
+    idleTimeoutMs: config.idleTimeoutSecs * MS,
+    halfClosedTimeoutMs: config.halfClosedTimeoutSecs * MS,
+    bindingTtlMs: config.bindingTtlSecs * MS,
+    keepaliveSecs: config.keepaliveSecs,
+    userTimeoutSecs: config.userTimeoutSecs,
+  };
+}
+
+function reportProblems(logger: Logger, { problems }: RoutingRows): void {
+  for (const { id, column, value, reason } of problems) {
+    logger.warn('A row of routing.db is skipped', { id, column, value, reason });
+  }
+}
+
+/** Everything `run` holds open, so that it can be closed in order. */
+class Supervisor {
+  readonly #config: Config;
+  readonly #logger: Logger;
+  readonly #closers: (() => void)[] = [];
+  #pool!: WorkerPool;
+  #publisher!: Publisher;
+  #admin: AdminServer | null = null;
+  #listeners: Listener[] = [];
+  #stopping = false;
+  /** Time 0 of the client table. */
+  readonly #epochMs = monotonicMs();
+  readonly #usesNative: boolean;
+  readonly #workers: number;
+  #reloadErrors = 0;
+  #reloadAll: () => void = () => {};
+  #finish!: (exitCode: number) => void;
+  readonly #finished = new Promise<number>((resolve) => {
+    this.#finish = resolve;
+  });
+
+  constructor(config: Config, logger: Logger) {
+    this.#config = config;
+    this.#logger = logger;
+    this.#usesNative = usesNative(config.engine);
+    // Without SO_REUSEPORT only one thread can listen on an address.
+    this.#workers = this.#usesNative || process.platform === 'linux' ? config.workers : 1;
+  }
+
+  async run(): Promise<number> {
+    const config = this.#config;
+    const maxConnections = sessionLimit(config, this.#logger);
+    const db = openRoutingDb(config.dbPath);
+    this.#pool = new WorkerPool({
+      engine: config.engine,
+      count: this.#workers,
+      slots: maxConnections + SLOTS_EXTRA,
+      bufferBytes: BUFFER_BYTES,
+      bufferCount: Math.floor((config.bufferMemoryMb * 2 ** 20) / BUFFER_BYTES),
+      logger: this.#logger,
+      onStopped: () => this.#stopped(),
+      onFatal: (error) => this.#fatal(error),
+    });
+    try {
+      await this.#start(db, maxConnections);
+    } catch (error) {
+      this.#pool.command(COMMAND_STOP);
+      throw error;
+    }
+    return this.#finished;
+  }
+
+  async #start(db: RoutingDb, maxConnections: number): Promise<void> {
+    const config = this.#config;
+    const backendState = createBackendState();
+    this.#publisher = createPublisher({
+      regionMap: await loadRegionMap(config.regionMapPath),
+      popRegion: config.region,
+      popCountry: config.country,
+      backendState: openBackendState(backendState),
+    });
+    this.#listeners = this.#usesNative
+      ? openListeners(config.listen, this.#workers, config.tcpFastOpen)
+      : await reserveListeners(config.listen, this.#workers);
+    const rows = readRouting(db);
+    const problems = [...rows.problems];
+    const routing = this.#publisher.publish(rows.backends, problems);
+    reportProblems(this.#logger, { ...rows, problems });
+    const geo = loadGeoTable(config.geoipPath);
+    const clients = createClientTable(config.clientTableSize, [
+      randomInt(2 ** 32),
+      randomInt(2 ** 32),
+    ]);
+    await this.#pool.start(
+      {
+        global: createGlobalBlock(),
+        backendState,
+        clients,
+        routing: routing.buffer,
+        geo: geo.buffer,
+      },
+      (index) =>
+        workerOptions(
+          config,
+          this.#listeners,
+          this.#publisher,
+          maxConnections,
+          this.#epochMs,
+          index,
+        ),
+    );
+    this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));
+    this.#followRouting(db);
+    this.#followGeo(geo);
+    this.#followSignals();
+    this.#admin = await startAdmin({
+      listen: config.metricsListen,
+      logger: this.#logger,
+      pool: this.#pool,
+      publisher: this.#publisher,
+      backendState: openBackendState(backendState),
+      clients: openClientTable(clients, CONTROL_OWNER_ID),
+      reloadErrors: () => this.#reloadErrors,
+      isReady: () => !this.#stopping,
+    });
+    this.#logger.info('Listening', {
+      addresses: this.#listeners.map(({ app, address }) => `${app}@${address}`),
+      admin: this.#admin?.address ?? 'off',
+      engine: this.#pool.engines().join(', '),
+      workers: this.#workers,
+      backends: rows.backends.length,
+      routingVersion: routing.version,
+      countries: geo.source,
+      maxConnections,
+    });
+  }
+
+  #followRouting(db: RoutingDb): void {
+    const { dbPath, dbReloadSecs } = this.#config;
+    const start = (open?: RoutingDb): { close(): void } =>
+      watchRoutingDb({
+        path: dbPath,
+        pollMs: dbReloadSecs * MS,
+        onChange: (rows) => this.#republish(rows),
+        onError: (error) => {
+          this.#reloadErrors++;
+          this.#logger.error('routing.db cannot be read, the last good data stays', {
+            path: dbPath,
+            reason: errorMessage(error),
+          });
+        },
+        ...(open === undefined ? {} : { db: open }),
+      });
+    let watch = start(db);
+    this.#closers.push(() => watch.close());
+    const reloadGeo = this.#reloadAll;
+    this.#reloadAll = () => {
+      reloadGeo();
+      watch.close();
+      watch = start();
+    };
+  }
+
+  #republish(rows: RoutingRows): void {
+    const problems = [...rows.problems];
+    const { buffer, version, changed } = this.#publisher.publish(rows.backends, problems);
+    reportProblems(this.#logger, { ...rows, problems });
+    if (!changed) return;
+    this.#pool.publish('routing', buffer);
+    this.#logger.info('Routing reloaded', { version, backends: rows.backends.length });
+  }
+
+  #followGeo(current: LoadedGeoTable): void {
+    const { geoipPath } = this.#config;
+    if (geoipPath === null) return;
+    const onTable = (loaded: LoadedGeoTable): void => {
+      this.#pool.publish('geo', loaded.buffer);
+      this.#logger.info('Country data reloaded', {
+        path: geoipPath,
+        description: loaded.description,
+      });
+    };
+    const onError = (error: ProxyError): void => {
+      this.#logger.error('Country data cannot be read, the last good data stays', {
+        path: geoipPath,
+        reason: error.message,
+      });
+    };
+    const watch = watchGeoTable({ path: geoipPath, current, onTable, onError });
+    this.#closers.push(() => watch.close());
+    const reloadRouting = this.#reloadAll;
+    this.#reloadAll = () => {
+      reloadRouting();
+      try {
+        onTable(loadGeoTable(geoipPath));
+      } catch (error) {
+        onError(error as ProxyError);
+      }
+    };
+  }
+
+  /** Frees expired client rows a slice at a time, so that the event loop stays free. */
+  #sweepRegularly(clients: ClientTable): void {
+    const ttlMs = this.#config.bindingTtlSecs * MS;
+    const sweep = (from: number): void => {
+      const now = Math.floor(monotonicMs() - this.#epochMs);
+      sweepClients(clients, now, ttlMs, from, Math.min(SWEEP_ROWS, clients.rows - from));
+      if (from + SWEEP_ROWS < clients.rows) setImmediate(sweep, from + SWEEP_ROWS);
+    };
+    const timer = setInterval(sweep, this.#config.bindingGcIntervalSecs * MS, 0);
+    this.#closers.push(() => clearInterval(timer));
+  }
+
+  #followSignals(): void {
+    const stop = (signal: NodeJS.Signals): void => this.#stop(signal);
+    const reload = (): void => {
+      this.#logger.info('Reloading on SIGHUP');
+      this.#reloadAll();
+    };
+    process.on('SIGTERM', stop);
+    process.on('SIGINT', stop);
+    process.on('SIGHUP', reload);
+    this.#closers.push(() => {
+      process.off('SIGTERM', stop);
+      process.off('SIGINT', stop);
+      process.off('SIGHUP', reload);
+    });
+    if (process.env[FAULT_INJECTION_ENV] === '1') {
+      process.on('SIGUSR2', () => this.#pool.crash(0));
+    }
+  }
+
+  #stop(signal: string): void {
+    if (this.#stopping) {
+      this.#logger.warn('Second signal: ending at once', { signal });
+      this.#pool.command(COMMAND_STOP);
+      return;
+    }
+    this.#stopping = true;
+    const { shutdownTimeoutSecs } = this.#config;
+    this.#logger.info('Draining', { signal, open: this.#sum(STAT_CURRENT), shutdownTimeoutSecs });
+    this.#pool.command(COMMAND_DRAIN);
+    // Only then: a worker must never accept on a descriptor that means something else by now.
+    void this.#pool.acceptingStopped().then(() => {
+      if (this.#usesNative) closeListeners(this.#listeners);
+    });
+    const deadline = setTimeout(() => this.#pool.command(COMMAND_STOP), shutdownTimeoutSecs * MS);
+    this.#closers.push(() => clearTimeout(deadline));
+  }
+
+  #sum(stat: number): number {
+    return this.#pool
+      .stats()
+      .reduce((total, buffer) => total + openWorkerStats(buffer).totals[stat], 0);
+  }
+
+  #stopped(): void {
+    this.#logger.info('Stopped', { sessionsCut: this.#sum(STAT_END + REASON_SHUTDOWN) });
+    this.#close(0);
+  }
+
+  #fatal(error: ProxyError): void {
+    this.#logger.error(error.message);
+    this.#stopping = true;
+    this.#pool.command(COMMAND_STOP);
+    this.#close(1);
+  }
+
+  #close(exitCode: number): void {
+    for (const close of this.#closers.splice(0)) close();
+    this.#admin?.close();
+    this.#finish(exitCode);
+  }
+}
+
+/** Runs the proxy until a signal ends it; resolves with the exit code. Throws ProxyError when it cannot start. */
+export function runProxy(config: Config, logger: Logger): Promise<number> {
+  return new Supervisor(config, logger).run();
+}

@@ -1,0 +1,282 @@
+// The worker threads: start, publications, commands, and the replacement of one that died. A dead worker loses only its
+// own sessions; what it held is given back and a new thread takes over its listeners and its memory.
+
+import { once } from 'node:events';
+import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { errorMessage, ProxyError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { type EngineChoice, usesNative } from '../engine/open.ts';
+import { reclaimWorker } from '../proxy/reclaim.ts';
+import { sharedSessionsBytes } from '../proxy/sessions.ts';
+import {
+  COMMAND_CRASH,
+  COMMAND_RUN,
+  COMMAND_STOP,
+  CONTROL_COMMAND,
+  CONTROL_PHASE,
+  CONTROL_PUBLICATIONS,
+  createControlBlock,
+  PHASE_DRAINING,
+} from '../proxy/shared.ts';
+import { createWorkerStats } from '../proxy/stats.ts';
+import type { WorkerCommand, WorkerData, WorkerReport } from '../proxy/worker-main.ts';
+import type { WorkerMemory, WorkerOptions } from '../proxy/worker-state.ts';
+import { type ClientTable, openClientTable } from '../route/client-table.ts';
+import { monotonicMs } from '../sys/clock.ts';
+import { errnoName } from '../sys/errno.ts';
+import { createEventfd, signalEventfd } from '../sys/eventfd.ts';
+
+/** The data plane allocates nothing per session; a small heap keeps a worker near 10 MB. */
+const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
+const RESTART_DELAY_MS_MIN = 10;
+const RESTART_DELAY_MS_MAX = 5000;
+const PHASE_POLL_MS = 5;
+/** The portable engine is woken by a message. -errno values are below. */
+const NO_EVENTFD = -1;
+/** A worker that lived this long died of something new: its replacement starts at once again. */
+const HEALTHY_MS = 30_000;
+/** Owner id of the control plane's own view of the client table; workers are 1.. */
+export const CONTROL_OWNER_ID = 0xffff;
+
+/** Shared memory that all workers see; per worker memory is made here. */
+export type CommonMemory = Omit<WorkerMemory, 'control' | 'stats' | 'sessions'>;
+
+export interface WorkerPoolOptions {
+  readonly engine: EngineChoice;
+  readonly count: number;
+  readonly slots: number;
+  readonly bufferBytes: number;
+  readonly bufferCount: number;
+  readonly logger: Logger;
+  /** Called when the last worker has stopped after a drain or stop command. */
+  readonly onStopped: () => void;
+  /** A worker cannot run at all (its engine is refused, or it keeps dying at start). */
+  readonly onFatal: (error: ProxyError) => void;
+}
+
+interface Member {
+  readonly id: number;
+  readonly wakeFd: number;
+  memory: WorkerMemory | null;
+  options: WorkerOptions | null;
+  thread: Worker;
+  startedAt: number;
+  restartDelayMs: number;
+  /** The thread has ended and none has taken its place. */
+  exited: boolean;
+  engine: string;
+}
+
+/** Makes the worker look at its control block. */
+function wake(member: Member): void {
+  if (member.wakeFd === NO_EVENTFD) member.thread.postMessage({ type: 'wake' });
+  else signalEventfd(member.wakeFd);
+}
+
+export class WorkerPool {
+  readonly #options: WorkerPoolOptions;
+  readonly #members: Member[];
+  #common: CommonMemory | null = null;
+  #clients: ClientTable | null = null;
+  #command = COMMAND_RUN;
+  #running = 0;
+  readonly #refusals = new Set<string>();
+
+  /** Starts the threads; they open their engines while the caller loads its data. */
+  constructor(options: WorkerPoolOptions) {
+    this.#options = options;
+    this.#members = Array.from({ length: options.count }, (_, index) => {
+      const wakeFd = usesNative(options.engine) ? createEventfd() : NO_EVENTFD;
+      if (wakeFd < NO_EVENTFD) {
+        throw new ProxyError('ERR_WORKER', `Cannot make an eventfd: ${errnoName(wakeFd)}`);
+      }
+      return {
+        id: index + 1,
+        wakeFd,
+        memory: null,
+        options: null,
+        thread: this.#spawn(wakeFd),
+        startedAt: monotonicMs(),
+        restartDelayMs: 0,
+        exited: false,
+        engine: '',
+      };
+    });
+    // process.exit() joins the threads, and a worker blocked in the kernel would never end: wake it with an order to.
+    process.on('exit', () => this.command(COMMAND_STOP));
+  }
+
+  #spawn(wakeFd: number): Worker {
+    const { engine, slots, bufferBytes, bufferCount } = this.#options;
+    const workerData: WorkerData = { engine, slots, wakeFd, bufferBytes, bufferCount };
+    return new Worker(new URL('../proxy/worker-main.ts', import.meta.url), {
+      workerData,
+      ...(wakeFd === NO_EVENTFD ? {} : { resourceLimits: RESOURCE_LIMITS }),
+      name: 'edgeproxy worker',
+    });
+  }
+
+  /** Hands the workers their memory and lets them accept; resolves when all of them run. */
+  async start(
+    common: CommonMemory,
+    optionsOf: (workerIndex: number) => WorkerOptions,
+  ): Promise<void> {
+    this.#common = common;
+    this.#clients = openClientTable(common.clients, CONTROL_OWNER_ID);
+    await Promise.all(
+      this.#members.map((member, index) => {
+        member.memory = {
+          ...common,
+          control: createControlBlock(),
+          stats: createWorkerStats(),
+          sessions: new SharedArrayBuffer(sharedSessionsBytes(this.#options.slots)),
+        };
+        member.options = optionsOf(index);
+        return this.#launch(member);
+      }),
+    );
+  }
+
+  async #launch(member: Member): Promise<void> {
+    const { thread, memory, options } = member;
+    if (memory === null || options === null)
+      throw new Error('A worker was launched without memory');
+    member.startedAt = monotonicMs();
+    member.exited = false;
+    this.#running++;
+    let failure: unknown = null;
+    thread.on('error', (error) => {
+      failure = error;
+    });
+    thread.once('exit', () => this.#ended(member, failure));
+    thread.postMessage({ type: 'start', memory, options } satisfies WorkerCommand);
+    const [report] = (await Promise.race([once(thread, 'message'), once(thread, 'exit')])) as [
+      WorkerReport | number,
+    ];
+    if (typeof report === 'number') throw new ProxyError('ERR_WORKER', 'A worker ended at start');
+    if (report.type === 'refused') {
+      throw new ProxyError('ERR_ENGINE', `Cannot start: ${report.reason}`);
+    }
+    if (report.type === 'running') this.#noteRunning(member, report);
+  }
+
+  #noteRunning(member: Member, report: Extract<WorkerReport, { type: 'running' }>): void {
+    const { logger } = this.#options;
+    member.engine = report.engine;
+    // One line for all workers that say the same.
+    if (report.refusal !== '' && !this.#refusals.has(report.refusal)) {
+      this.#refusals.add(report.refusal);
+      logger.warn(`Running on ${report.engine}: ${report.refusal}`, { engine: report.engine });
+    }
+    if (report.slowNatives.length === 0) return;
+    logger.warn('Native calls are slow on this Node.js', {
+      functions: report.slowNatives.join(', '),
+    });
+  }
+
+  #ended(member: Member, failure: unknown): void {
+    this.#running--;
+    member.exited = true;
+    const planned = this.#command !== COMMAND_RUN && failure === null;
+    if (!planned) this.#bury(member, failure);
+    if (this.#command !== COMMAND_RUN) {
+      if (this.#running === 0) this.#options.onStopped();
+      return;
+    }
+    if (monotonicMs() - member.startedAt > HEALTHY_MS) member.restartDelayMs = 0;
+    const delay = member.restartDelayMs;
+    member.restartDelayMs = Math.min(
+      RESTART_DELAY_MS_MAX,
+      Math.max(RESTART_DELAY_MS_MIN, delay * 2),
+    );
+    setTimeout(() => this.#replace(member), delay);
+  }
+
+  /** Reports a dead worker and gives back what it held. */
+  #bury(member: Member, failure: unknown): void {
+    const { memory } = member;
+    if (memory === null || this.#clients === null) return;
+    const clientNowMs = Math.floor(monotonicMs() - (member.options?.epochMs ?? 0));
+    const sessionsLost = reclaimWorker(
+      memory,
+      member.id,
+      member.wakeFd !== NO_EVENTFD,
+      this.#clients,
+      clientNowMs,
+    );
+    const reason = failure === null ? 'it ended without an order' : errorMessage(failure);
+    this.#options.logger.error('A worker died and is replaced', {
+      worker: member.id,
+      reason,
+      sessionsLost,
+      ...(failure instanceof Error ? { stack: failure.stack } : {}),
+    });
+  }
+
+  #replace(member: Member): void {
+    if (this.#command !== COMMAND_RUN || this.#common === null || member.memory === null) return;
+    // Publications may have gone to the dead thread: the new one starts from the latest of each.
+    member.memory = { ...member.memory, ...this.#common, control: createControlBlock() };
+    member.thread = this.#spawn(member.wakeFd);
+    this.#launch(member).then(
+      () => this.#options.logger.info('A worker was replaced', { worker: member.id }),
+      (error: unknown) => {
+        if (error instanceof ProxyError && error.code === 'ERR_ENGINE')
+          this.#options.onFatal(error);
+        else this.#options.logger.error('A worker cannot start', { reason: errorMessage(error) });
+      },
+    );
+  }
+
+  /** Gives every worker a new snapshot or geo table; each takes it between two batches. */
+  publish(kind: 'routing' | 'geo', buffer: SharedArrayBuffer): void {
+    if (this.#common === null) return;
+    this.#common = { ...this.#common, [kind]: buffer };
+    for (const member of this.#members) {
+      if (member.memory === null) continue;
+      member.thread.postMessage({ type: kind, buffer } satisfies WorkerCommand);
+      // After posting: a worker that sees the count finds the message.
+      Atomics.add(new Int32Array(member.memory.control), CONTROL_PUBLICATIONS, 1);
+      wake(member);
+    }
+  }
+
+  /** COMMAND_DRAIN or COMMAND_STOP for all. A worker never launched waits for its first message: it is ended. */
+  command(command: number): void {
+    this.#command = command;
+    for (const member of this.#members) {
+      if (member.memory === null) {
+        void member.thread.terminate();
+        continue;
+      }
+      Atomics.store(new Int32Array(member.memory.control), CONTROL_COMMAND, command);
+      wake(member);
+    }
+  }
+
+  /** Resolves once no worker uses its listening sockets any more, after COMMAND_DRAIN or COMMAND_STOP. */
+  async acceptingStopped(): Promise<void> {
+    const uses = ({ memory, exited }: Member): boolean =>
+      !exited && memory !== null && new Int32Array(memory.control)[CONTROL_PHASE] < PHASE_DRAINING;
+    while (this.#members.some(uses)) await setTimeoutPromise(PHASE_POLL_MS);
+  }
+
+  /** Makes one worker throw, as a bug would: fault injection. */
+  crash(index: number): void {
+    const member = this.#members[index];
+    if (!member?.memory) return;
+    Atomics.store(new Int32Array(member.memory.control), CONTROL_COMMAND, COMMAND_CRASH);
+    wake(member);
+  }
+
+  /** The engines in use; one, unless a replaced worker could not get the same again. */
+  engines(): string[] {
+    return [...new Set(this.#members.map(({ engine }) => engine))];
+  }
+
+  /** Each worker's counters (proxy/stats.ts); they survive its replacement. */
+  stats(): SharedArrayBuffer[] {
+    return this.#members.flatMap(({ memory }) => (memory === null ? [] : [memory.stats]));
+  }
+}

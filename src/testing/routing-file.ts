@@ -1,0 +1,68 @@
+// Writes routing.db files for tests: rows as an operator would have them, changed by one commit at a time.
+
+import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
+
+/** One row; what is left out has the value most tests want. */
+export interface BackendRow {
+  readonly id: string;
+  readonly app?: string;
+  readonly region?: string;
+  readonly country?: string | null;
+  readonly address?: string;
+  readonly port: number;
+  readonly healthy?: number;
+  readonly weight?: number;
+  readonly softLimit?: number;
+  readonly hardLimit?: number;
+  readonly deleted?: number;
+}
+
+function rowValues(row: BackendRow): (string | number | null)[] {
+  return [
+    row.id,
+    row.app ?? 'web',
+    row.region ?? 'sa',
+    row.country ?? null,
+    row.address ?? '127.0.0.1',
+    row.port,
+    row.healthy ?? 1,
+    row.weight ?? 1,
+    row.softLimit ?? 100,
+    row.hardLimit ?? 0,
+    row.deleted ?? 0,
+  ];
+}
+
+/** Runs statements in one commit. */
+export function changeRouting(path: string, sql: string): void {
+  const db = openRoutingDb(path, { writable: true });
+  try {
+    db.handle.exec(`BEGIN IMMEDIATE; ${sql}; COMMIT`);
+  } finally {
+    closeRoutingDb(db);
+  }
+}
+
+/** Makes the file if it is missing and puts exactly these rows in it, in one commit. */
+export function writeRouting(path: string, rows: readonly BackendRow[]): void {
+  initRoutingDb(path);
+  const db = openRoutingDb(path, { writable: true });
+  try {
+    db.handle.exec('BEGIN IMMEDIATE; DELETE FROM backends');
+    const insert = db.handle.prepare('INSERT INTO backends VALUES (?,?,?,?,?,?,?,?,?,?,?)');
+    for (const row of rows) insert.run(...rowValues(row));
+    db.handle.exec('COMMIT');
+  } finally {
+    closeRoutingDb(db);
+  }
+}
+
+/** Takes a write lock that no reader gets past, until the returned function is called. */
+export function lockRouting(path: string): () => void {
+  const db = openRoutingDb(path, { writable: true });
+  db.handle.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE');
+  return () => {
+    db.handle.exec('COMMIT');
+    closeRoutingDb(db);
+  };
+}
