@@ -37,8 +37,12 @@ export function createTimerWheel(slots: number, tickMs: number, nowMs: number): 
 
 /** Sets the slot's timer, which must not be set, to fire at or up to one tick after `deadlineMs`. */
 export function setTimer(wheel: TimerWheel, slot: number, deadlineMs: number): void {
+  setTimerTicks(wheel, slot, Math.ceil(deadlineMs / wheel.tickMs) - wheel.tick);
+}
+
+/** The same, `ticks` from the wheel's own time; whole numbers are not boxed as arguments, times are. */
+export function setTimerTicks(wheel: TimerWheel, slot: number, wanted: number): void {
   assert(wheel.bucket[slot] === NONE, 'A timer was set twice');
-  const wanted = Math.ceil(deadlineMs / wheel.tickMs) - wheel.tick;
   const ticks = wanted < 1 ? 1 : wanted >= BUCKETS ? BUCKETS - 1 : wanted;
   const bucket = (wheel.tick + ticks) % BUCKETS;
   const head = wheel.first[bucket];
@@ -65,10 +69,15 @@ export function clearTimer(wheel: TimerWheel, slot: number): void {
 
 /** Moves to `nowMs`; the slots whose time came are in `fired[0..result-1]` and no longer set. */
 export function advanceTimers(wheel: TimerWheel, nowMs: number): number {
-  const target = Math.floor(nowMs / wheel.tickMs);
+  return advanceToTick(wheel, Math.floor(nowMs / wheel.tickMs));
+}
+
+/** The same, to a time in whole ticks. */
+export function advanceToTick(wheel: TimerWheel, target: number): number {
   let fired = 0;
-  // After a long pause one turn of the wheel meets every timer.
+  // After a long pause one turn of the wheel meets every timer; with no timer there is nothing to meet.
   if (target - wheel.tick > BUCKETS) wheel.tick = target - BUCKETS;
+  if (wheel.count === 0 && target > wheel.tick) wheel.tick = target;
   while (wheel.tick < target) {
     wheel.tick++;
     let entry = wheel.first[wheel.tick % BUCKETS];

@@ -2,7 +2,7 @@
 // that fails. DESIGN 3.4 is the order of decisions.
 
 import { takeSlot } from '../base/slot-pool.ts';
-import { clearTimer, setTimer } from '../base/timer-wheel.ts';
+import { clearTimer, setTimerTicks } from '../base/timer-wheel.ts';
 import {
   acquireClient,
   bindClient,
@@ -22,6 +22,7 @@ import {
   REJECT_MAX_CONNECTIONS,
   REJECT_NO_BACKEND,
 } from './close-reason.ts';
+import { ticksOf } from './deadlines.ts';
 import { closeEndpoint, endSession, releaseReserved, settleClosing } from './end.ts';
 import { startRelay } from './relay.ts';
 import {
@@ -163,8 +164,7 @@ function openSession(
   row: number,
 ): void {
   const { sessions, options } = worker;
-  const now = worker.clock[0];
-  initSession(sessions, slot, now);
+  initSession(sessions, slot, worker.clock);
   sessions.sockets[slot * 2] = socket + 1;
   sessions.sockets[slot * 2 + 1] = 0;
   sessions.app[slot] = app;
@@ -172,7 +172,7 @@ function openSession(
   sessions.clientRow[slot] = row + 1;
   sessions.state[slot] = STATE_CONNECTING;
   worker.stats.totals[STAT_CURRENT]++;
-  setTimer(worker.timers, slot, now + options.connectTimeoutMs);
+  setTimerTicks(worker.timers, slot, ticksOf(options.connectTimeoutMs));
   const open = Atomics.add(worker.global, GLOBAL_SESSIONS, 1) + 1;
   if (open >= options.maxConnections && !worker.acceptPaused) {
     worker.acceptPaused = true;
@@ -186,6 +186,7 @@ function connectTo(worker: WorkerState, slot: number, backend: number): void {
   const snapshot = selector.snapshot;
   sessions.backend[slot] = backend + 1;
   if (snapshot === null) return;
+  sessions.incarnation[slot] = snapshot.incarnation[backend];
   const family = snapshot.family[backend];
   const socket = engine.openSocket(family);
   if (socket < 0) {
@@ -218,16 +219,19 @@ export function onConnect(worker: WorkerState, endpoint: number, result: number)
   const backend = sessions.backend[slot] - 1;
   const now = worker.clock[0];
   if (result === 0) {
-    countConnect(stats, backend, now - sessions.attemptAt[slot]);
+    countConnect(stats, backend, worker.clock, sessions.attemptAt, slot);
     const row = sessions.clientRow[slot] - 1;
-    if (row !== NO_CLIENT) bind(worker, row, backend);
+    if (row !== NO_CLIENT) {
+      const incarnation = sessions.incarnation[slot];
+      bindClient(worker.clients, row, backend, incarnation, worker.clientClock[0]);
+    }
     sessions.state[slot] = STATE_RELAYING;
     sessions.activityAt[slot] = now;
     bumpGeneration(sessions, slot);
     // The connect's timer runs on and looks at the idle time when it fires, unless that is too late.
     if (options.idleTimeoutMs > 0 && options.idleTimeoutMs < options.connectTimeoutMs) {
       clearTimer(worker.timers, slot);
-      setTimer(worker.timers, slot, now + options.idleTimeoutMs);
+      setTimerTicks(worker.timers, slot, ticksOf(options.idleTimeoutMs));
     }
     startRelay(worker, slot);
     return;
@@ -261,10 +265,4 @@ function retry(worker: WorkerState, slot: number, reason: number): void {
   worker.stats.totals[STAT_RETRIES]++;
   bumpGeneration(sessions, slot);
   connectTo(worker, slot, next);
-}
-
-function bind(worker: WorkerState, row: number, backend: number): void {
-  const { selector, clients, clientClock } = worker;
-  if (selector.snapshot === null) return;
-  bindClient(clients, row, backend, selector.snapshot.incarnation[backend], clientClock[0]);
 }

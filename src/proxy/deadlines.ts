@@ -1,16 +1,21 @@
 // What a session's timer means when it fires. Timers are lazy: activity only notes the time, and a timer that fires early
 // looks at the real deadline and is set again, so an exchange costs no timer work.
 
-import { advanceTimers, clearTimer, setTimer } from '../base/timer-wheel.ts';
+import { advanceToTick, clearTimer, setTimer, setTimerTicks } from '../base/timer-wheel.ts';
 import { REASON_HALF_CLOSED_TIMEOUT, REASON_IDLE_TIMEOUT } from './close-reason.ts';
 import { endSession } from './end.ts';
-import { OPEN, STATE_CONNECTING, STATE_RELAYING } from './sessions.ts';
-import type { WorkerState } from './worker-state.ts';
+import { OPEN, type Sessions, STATE_CONNECTING, STATE_RELAYING } from './sessions.ts';
+import { TICK_MS, type WorkerState } from './worker-state.ts';
+
+/** A time-out as whole ticks of the wheel, never early: the wheel's time is the start of the current tick. */
+export function ticksOf(timeoutMs: number): number {
+  return Math.ceil(timeoutMs / TICK_MS) + 1;
+}
 
 /** Fires the timers whose time has come. */
 export function runTimers(worker: WorkerState): void {
   const { timers, sessions } = worker;
-  const fired = advanceTimers(timers, worker.clock[0]);
+  const fired = advanceToTick(timers, Math.floor(worker.clock[0] / TICK_MS));
   for (let index = 0; index < fired; index++) {
     const slot = timers.fired[index];
     if (sessions.state[slot] === STATE_CONNECTING) reviewConnecting(worker, slot);
@@ -49,11 +54,15 @@ function reviewRelaying(worker: WorkerState, slot: number): void {
     }
   }
   const silentMs = now - sessions.activityAt[slot];
-  const halfClosed = sessions.ended[client] !== OPEN || sessions.ended[client + 1] !== OPEN;
+  const halfClosed =
+    sessions.ended[client] !== OPEN ||
+    sessions.ended[client + 1] !== OPEN ||
+    sessions.dead[client] === 1 ||
+    sessions.dead[client + 1] === 1;
   let waitMs = Number.POSITIVE_INFINITY;
   if (halfClosed && options.halfClosedTimeoutMs > 0) {
     if (silentMs >= options.halfClosedTimeoutMs) {
-      endSession(worker, slot, REASON_HALF_CLOSED_TIMEOUT);
+      endSession(worker, slot, deadReason(sessions, slot) || REASON_HALF_CLOSED_TIMEOUT);
       return;
     }
     waitMs = options.halfClosedTimeoutMs - silentMs;
@@ -68,9 +77,24 @@ function reviewRelaying(worker: WorkerState, slot: number): void {
   if (waitMs < Number.POSITIVE_INFINITY) setTimer(worker.timers, slot, now + waitMs);
 }
 
+/** Why a peer that is gone went; 0 when both are there. */
+function deadReason(sessions: Sessions, slot: number): number {
+  for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
+    if (sessions.dead[endpoint] === 1) return sessions.endReason[endpoint];
+  }
+  return 0;
+}
+
 /** A direction ended: from now on the session is closed when the other one stays silent. */
 export function noteHalfClose(worker: WorkerState, slot: number): void {
-  if (worker.options.halfClosedTimeoutMs <= 0) return;
+  const { halfClosedTimeoutMs, idleTimeoutMs } = worker.options;
+  if (halfClosedTimeoutMs <= 0) return;
   clearTimer(worker.timers, slot);
-  setTimer(worker.timers, slot, worker.clock[0] + worker.options.halfClosedTimeoutMs);
+  // The slot has one timer: it must not sleep through the idle timeout, should that be over sooner.
+  const idleDeadline = worker.sessions.activityAt[slot] + idleTimeoutMs;
+  if (idleTimeoutMs > 0 && idleDeadline < worker.clock[0] + halfClosedTimeoutMs) {
+    setTimer(worker.timers, slot, idleDeadline);
+  } else {
+    setTimerTicks(worker.timers, slot, ticksOf(halfClosedTimeoutMs));
+  }
 }

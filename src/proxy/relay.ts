@@ -77,15 +77,26 @@ export function onReceive(
   if (result > 0) {
     received(worker, endpoint, buffer, result);
   } else if (result === 0) {
-    // A dead socket reads as ended once its error was reported to a send: that is no clean end.
-    const dead = sessions.dead[endpoint] === 1;
-    endDirection(worker, endpoint, dead ? ENDED_ERROR : ENDED_FIN, resetReason(endpoint));
+    endDirection(worker, endpoint, howEnded(worker, endpoint), resetReason(endpoint));
     return;
   } else if (result !== -ECANCELED && result !== -ENOBUFS) {
     endDirection(worker, endpoint, ENDED_ERROR, failureReason(endpoint, result));
     return;
   }
   if (more === 0) continueReceive(worker, endpoint);
+}
+
+/**
+ * A dead socket reads as ended once its error was reported to a send: that is no clean end. And io_uring reports the bytes
+ * of a send that an RST cut short instead of the error; so while the rest of a short send is in flight the socket itself
+ * is asked: one that was reset has no peer any more (getpeername(2)).
+ */
+function howEnded(worker: WorkerState, endpoint: number): number {
+  const { sessions, engine } = worker;
+  if (sessions.dead[endpoint] === 1) return ENDED_ERROR;
+  const wasShort = sessions.sending[endpoint] !== 0 && sessions.sendOffset[endpoint] > 0;
+  if (!wasShort) return ENDED_FIN;
+  return engine.readPeer(sessions.sockets[endpoint] - 1, worker.peer) < 0 ? ENDED_ERROR : ENDED_FIN;
 }
 
 function resetReason(endpoint: number): number {
@@ -103,12 +114,14 @@ function received(worker: WorkerState, endpoint: number, buffer: number, bytes: 
   const { sessions, engine } = worker;
   const slot = endpoint >> 1;
   const target = endpoint ^ 1;
-  sessions.activityAt[slot] = worker.clock[0];
+  countBytes(worker, endpoint, bytes);
   if (sessions.dead[target] === 1) {
+    // Nobody to send to; but a peer that cannot write may never read what the dead one sent before. No activity: what
+    // is thrown away must not keep the session.
     engine.releaseBuffer(buffer);
     return;
   }
-  countBytes(worker, endpoint, bytes);
+  sessions.activityAt[slot] = worker.clock[0];
   worker.bufferBytes[buffer] = bytes;
   if (sessions.sending[target] === 0) sendBuffer(worker, target, buffer);
   else enqueue(worker, endpoint, buffer);
@@ -218,9 +231,8 @@ function sendNext(worker: WorkerState, target: number): void {
 /** Starts what the direction should do next, when nothing is in flight at its source. */
 function continueReceive(worker: WorkerState, endpoint: number): void {
   const { sessions } = worker;
-  // With nobody left to send to there is nothing to receive: the dead side's own end ends the session.
-  if (sessions.ended[endpoint] !== OPEN || sessions.dead[endpoint ^ 1] === 1) return;
-  if (sessions.bulkWanted[endpoint] === 1) {
+  if (sessions.ended[endpoint] !== OPEN) return;
+  if (sessions.bulkWanted[endpoint] === 1 && sessions.dead[endpoint ^ 1] === 0) {
     // The pump writes past the queue, so the queue must be empty first.
     if (sessions.sending[endpoint ^ 1] !== 0) return;
     if (startPump(worker, endpoint)) return;
@@ -246,8 +258,9 @@ function passEnd(worker: WorkerState, source: number): void {
   const slot = source >> 1;
   const target = source ^ 1;
   if (sessions.ended[source] === ENDED_PASSED) return;
-  if (sessions.ended[source] === ENDED_ERROR || sessions.dead[target] === 1) {
-    const blamed = sessions.ended[source] === ENDED_ERROR ? source : target;
+  const failed = sessions.ended[source] === ENDED_ERROR || sessions.dead[source] === 1;
+  if (failed || sessions.dead[target] === 1) {
+    const blamed = failed ? source : target;
     endSession(worker, slot, sessions.endReason[blamed] || resetReason(blamed));
     return;
   }
@@ -271,11 +284,15 @@ function targetFailed(worker: WorkerState, target: number, result: number): void
   sessions.dead[target] = 1;
   sessions.endReason[target] = reason;
   discardQueue(worker, source);
-  if (sessions.ended[target] !== OPEN) {
+  // Its end may be known while what it sent is still being delivered: sendNext() ends the session then.
+  const delivering = sessions.sending[source] !== 0;
+  if (sessions.dead[source] === 1 || (sessions.ended[target] !== OPEN && !delivering)) {
     endSession(worker, target >> 1, reason);
     return;
   }
+  noteHalfClose(worker, target >> 1);
   if (sessions.receiving[target] === RECEIVE_IDLE) continueReceive(worker, target);
+  if (sessions.receiving[source] === RECEIVE_IDLE) continueReceive(worker, source);
 }
 
 // ---- buffers --------------------------------------------------------------------------------------------------------
@@ -346,8 +363,9 @@ export function onPump(
   }
   sessions.receiving[endpoint] = RECEIVE_IDLE;
   if (result === -ECANCELED) continueReceive(worker, endpoint);
-  else if (result === 0) endDirection(worker, endpoint, ENDED_FIN, resetReason(endpoint));
-  else if (side === PUMP_TARGET) targetFailed(worker, endpoint ^ 1, result);
+  else if (result === 0) {
+    endDirection(worker, endpoint, howEnded(worker, endpoint), resetReason(endpoint));
+  } else if (side === PUMP_TARGET) targetFailed(worker, endpoint ^ 1, result);
   else endDirection(worker, endpoint, ENDED_ERROR, failureReason(endpoint, result));
 }
 

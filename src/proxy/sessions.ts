@@ -53,6 +53,8 @@ export interface Sessions extends SharedSessions {
   readonly generation: Int32Array;
   readonly app: Uint16Array;
   readonly country: Uint16Array;
+  /** Of the backend when it was reserved: until the connect is done a new snapshot may have the index for another. */
+  readonly incarnation: Uint16Array;
   readonly reason: Uint8Array;
   /** Operations whose last event has not come. */
   readonly pending: Uint8Array;
@@ -114,6 +116,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     generation: new Int32Array(capacity),
     app: new Uint16Array(capacity),
     country: new Uint16Array(capacity),
+    incarnation: new Uint16Array(capacity),
     reason: new Uint8Array(capacity),
     pending: new Uint8Array(capacity),
     attempts: new Uint8Array(capacity),
@@ -142,16 +145,16 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
   };
 }
 
-/** Sets every field of a slot that the session before may have left. */
-export function initSession(sessions: Sessions, slot: number, nowMs: number): void {
+/** Sets every field of a slot that the session before may have left; `clock[0]` is now. */
+export function initSession(sessions: Sessions, slot: number, clock: Float64Array): void {
   bumpGeneration(sessions, slot);
   sessions.reason[slot] = 0;
   sessions.attempts[slot] = 0;
   sessions.lastError[slot] = 0;
   sessions.longLived[slot] = 0;
   sessions.resetOnClose[slot] = 0;
-  sessions.acceptedAt[slot] = nowMs;
-  sessions.activityAt[slot] = nowMs;
+  sessions.acceptedAt[slot] = clock[0];
+  sessions.activityAt[slot] = clock[0];
   for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
     sessions.receiving[endpoint] = RECEIVE_IDLE;
     sessions.ended[endpoint] = OPEN;

@@ -19,7 +19,7 @@ export const COMMAND_STOP = 2;
 /** Throw, as a bug would: fault injection of the tests. */
 export const COMMAND_CRASH = 3;
 
-export const PHASE_STARTING = 0;
+/** 0 until then: zeroed memory is a worker that is starting. */
 export const PHASE_RUNNING = 1;
 /** Accepts no more and has no accept in flight: the listening sockets may be closed. */
 export const PHASE_DRAINING = 2;

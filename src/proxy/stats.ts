@@ -54,8 +54,15 @@ export function openWorkerStats(buffer: SharedArrayBuffer): WorkerStats {
   };
 }
 
-/** Counts a connect that took `ms`. */
-export function countConnect(stats: WorkerStats, backend: number, ms: number): void {
+/** Counts a connect that took from `startedAt[slot]` to `clock[0]`. (Arrays: times as arguments would be boxed.) */
+export function countConnect(
+  stats: WorkerStats,
+  backend: number,
+  clock: Float64Array,
+  startedAt: Float64Array,
+  slot: number,
+): void {
+  const ms = clock[0] - startedAt[slot];
   const at = backend * BACKEND_STATS;
   stats.backends[at + BACKEND_CONNECTIONS]++;
   stats.backends[at + BACKEND_CONNECT_MS_SUM] += ms;

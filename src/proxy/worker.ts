@@ -63,7 +63,7 @@ export function runBatch(
   const { totals } = worker.stats;
   totals[STAT_BATCHES]++;
   totals[STAT_EVENTS] += events;
-  if (worker.timers.count > 0) runTimers(worker);
+  runTimers(worker);
   if (worker.starvedCount > 0) feedStarved(worker);
   totals[STAT_BUFFERS_IN_USE] = worker.engine.buffersInUse();
   if (worker.acceptPaused || worker.backoff[0] !== 0) reviewAccept(worker);
