@@ -1,0 +1,31 @@
+// The hot path allocates nothing: through the real process and real sockets, V8's own count of bytes ever allocated in
+// the worker's heap stands still while sessions and exchanges go by.
+
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { ALLOCATION_NOISE, measureAllocation } from '../bench/footprint.ts';
+import { uringRefusal } from '../src/sys/uring.ts';
+import { type LoadProxy, LoadRun } from '../src/testing/load-run.ts';
+
+const refusal = uringRefusal();
+
+describe('allocation', { skip: refusal === '' ? false : refusal }, () => {
+  let run: LoadRun;
+  let proxy: LoadProxy;
+
+  before(async () => {
+    run = await LoadRun.start();
+    proxy = await run.startEdgeproxy({ watchHeap: true });
+  });
+  after(() => run?.close());
+
+  for (const mode of ['connect', 'exchange'] as const) {
+    const what = mode === 'connect' ? 'session' : 'exchange';
+    it(`a worker allocates nothing per ${what}`, async () => {
+      const row = await measureAllocation(run, proxy, mode, ALLOCATION_NOISE);
+      const each = (row.heapBytes / row.operations).toFixed(1);
+      const message = `${row.heapBytes} bytes in ${row.operations} ${what}s, ${each} each`;
+      assert.ok(row.heapBytes <= ALLOCATION_NOISE, message);
+    });
+  }
+});
