@@ -4,7 +4,7 @@
 // not tell the user what is wrong.
 
 import * as v from 'valibot';
-import { APP_PATTERN, REGION_PATTERN } from './base/names.ts';
+import { APP_PATTERN, HTTP_PATH_PATTERN, REGION_PATTERN } from './base/names.ts';
 import { countryIndex } from './route/regions.ts';
 import { formatAddress, parseAddress } from './sys/sockaddr.ts';
 
@@ -81,6 +81,8 @@ export const path = v.pipe(
   v.nonEmpty(),
   v.check((text) => !text.includes('\0')),
 );
+
+export const httpPath = v.pipe(v.string(), v.trim(), v.regex(HTTP_PATH_PATTERN));
 
 export const region = v.pipe(v.string(), v.trim(), v.toLowerCase(), v.regex(REGION_PATTERN));
 

@@ -22,6 +22,8 @@ const CONFIG_ENV = `${PREFIX}CONFIG`;
 /** `1` lets SIGUSR2 crash a worker: for tests of its replacement, not a setting. */
 export const FAULT_INJECTION_ENV = 'EDGEPROXY_FAULT_INJECTION';
 
+/** What a health check does unless a backend's row says otherwise. */
+const HEALTH_CHECK_TYPES = ['tcp', 'http'] as const;
 const ENGINES = ['auto', 'uring', 'epoll', 'portable'] as const;
 
 /**
@@ -208,6 +210,59 @@ export const SETTINGS = {
     unit: 'seconds',
     allowed: 'a whole number from 0 to 86400; 0 is off',
     help: 'Unacknowledged bytes end a connection after this (TCP_USER_TIMEOUT)',
+  }),
+  healthCheckEnabled: setting<boolean>({
+    env: 'EDGEPROXY_HEALTH_CHECK_ENABLED',
+    schema: value.boolean,
+    initial: true,
+    allowed: 'true or false',
+    help: 'Check backends regularly and keep new sessions from those that fail',
+  }),
+  healthCheckIntervalSecs: setting({
+    env: 'EDGEPROXY_HEALTH_CHECK_INTERVAL_SECS',
+    schema: value.decimal(0.05, DAY_SECS),
+    initial: 5,
+    unit: 'seconds',
+    allowed: 'a number from 0.05 to 86400',
+    help: 'From one check of a backend to the next; a fifth of it while its state is changing',
+  }),
+  healthCheckTimeoutSecs: setting({
+    env: 'EDGEPROXY_HEALTH_CHECK_TIMEOUT_SECS',
+    schema: value.decimal(0.05, 3600),
+    initial: 2,
+    unit: 'seconds',
+    allowed: 'a number from 0.05 to 3600',
+    help: 'A check that has no answer after this has failed',
+  }),
+  healthCheckType: setting<(typeof HEALTH_CHECK_TYPES)[number]>({
+    env: 'EDGEPROXY_HEALTH_CHECK_TYPE',
+    schema: value.choice(HEALTH_CHECK_TYPES),
+    initial: 'tcp',
+    allowed: `one of ${HEALTH_CHECK_TYPES.join(', ')}`,
+    help: 'Connect only, or HTTP GET; the column check_type overrides it',
+  }),
+  healthCheckPath: setting({
+    env: 'EDGEPROXY_HEALTH_CHECK_PATH',
+    schema: value.httpPath,
+    initial: '/health',
+    allowed: 'a path that starts with /, without blanks, up to 1024 characters',
+    help: 'What an HTTP check asks for; the column check_path overrides it',
+  }),
+  healthHealthyThreshold: setting({
+    env: 'EDGEPROXY_HEALTH_HEALTHY_THRESHOLD',
+    schema: value.integer(1, 1000),
+    initial: 2,
+    unit: 'checks',
+    allowed: 'a whole number from 1 to 1000',
+    help: 'Successful checks in a row that bring a backend back',
+  }),
+  healthUnhealthyThreshold: setting({
+    env: 'EDGEPROXY_HEALTH_UNHEALTHY_THRESHOLD',
+    schema: value.integer(1, 1000),
+    initial: 3,
+    unit: 'checks',
+    allowed: 'a whole number from 1 to 1000',
+    help: 'Failed checks in a row that take a backend out',
   }),
   tcpFastOpen: setting<boolean>({
     env: 'EDGEPROXY_TCP_FAST_OPEN',

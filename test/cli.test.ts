@@ -147,7 +147,10 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
   assert.match(ok('init'), /nothing was changed/);
   assert.match(ok('backend', 'list'), /^No backends/);
   ok('backend', 'add', 'br-1', '10.0.0.1:80', '--region', 'SA', '--country', 'br', '--app', 'web');
-  ok('backend', 'add', 'us-1', '[fd00::1]:443', '--region', 'us', '--soft', '10', '--hard', '20');
+  const checks = '--check-type http --check-port 8080 --check-path /up --check-expect 200,204';
+  const limits = ['--soft', '10', '--hard', '20'];
+  ok('backend', 'add', 'us-1', '[fd00::1]:443', '--region', 'us', ...limits, ...checks.split(' '));
+  const unchecked = { check_type: null, check_port: null, check_path: null, check_expect: null };
   const list = (): Record<string, unknown>[] => JSON.parse(ok('backend', 'list', '--json'));
   assert.deepEqual(list(), [
     {
@@ -162,6 +165,7 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
       soft_limit: 100,
       hard_limit: 0,
       deleted: false,
+      ...unchecked,
     },
     {
       id: 'us-1',
@@ -175,6 +179,10 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
       soft_limit: 10,
       hard_limit: 20,
       deleted: false,
+      check_type: 'http',
+      check_port: 8080,
+      check_path: '/up',
+      check_expect: '200,204',
     },
   ]);
   const steps: [words: string[], column: string, value: unknown][] = [

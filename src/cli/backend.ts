@@ -32,9 +32,10 @@ function withDb<Result>(
   }
 }
 
-/** One line for a row that is not served. */
-export function problemText({ id, column, value, reason }: RowProblem): string {
-  return `Backend ${JSON.stringify(id)} is skipped: ${column} is ${value}, ${reason}`;
+/** One line for a row that is not served, or not all of it used. */
+export function problemText({ id, column, value, reason, served }: RowProblem): string {
+  const effect = served ? 'is checked by default' : 'is skipped';
+  return `Backend ${JSON.stringify(id)} ${effect}: ${column} is ${value}, ${reason}`;
 }
 
 function stateText(backend: RawBackend): string {
@@ -57,6 +58,10 @@ function jsonRow(backend: RawBackend): Record<string, unknown> {
     soft_limit: backend.softLimit,
     hard_limit: backend.hardLimit,
     deleted: backend.deleted,
+    check_type: backend.check?.type ?? null,
+    check_port: backend.check?.port ?? null,
+    check_path: backend.check?.path ?? null,
+    check_expect: backend.check?.expect ?? null,
   };
 }
 
@@ -103,6 +108,10 @@ function numberOption(name: string, text: string | boolean | undefined): number 
   throw usageError(`${name} is ${JSON.stringify(text)}, allowed: a number, 0 or more`);
 }
 
+function textOption(text: string | boolean | undefined): string | undefined {
+  return text === undefined ? undefined : String(text);
+}
+
 const LIMIT_MAX = 2_147_483_647;
 
 function limitOption(name: string, text: string | boolean | undefined): number | undefined {
@@ -124,10 +133,16 @@ export function addOne(id: string, endpoint: string, flags: ConfigFlags): number
     ...splitEndpoint(endpoint),
     app: String(flags.app),
     region: String(flags.region),
-    country: flags.country === undefined ? undefined : String(flags.country),
+    country: textOption(flags.country),
     weight: numberOption('--weight', flags.weight),
     softLimit: limitOption('--soft', flags.soft),
     hardLimit: limitOption('--hard', flags.hard),
+    check: {
+      type: textOption(flags.checkType),
+      port: textOption(flags.checkPort),
+      path: textOption(flags.checkPath),
+      expect: textOption(flags.checkExpect),
+    },
   };
   withDb(flags, true, (db) => addBackend(db, backend));
   print(`Added backend "${id}"`);

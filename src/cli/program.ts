@@ -110,7 +110,11 @@ class Program {
       .option('--country <code>', "Its country (default: its region's home country)")
       .option('--weight <number>', 'Its share among equals; 0 takes no new clients (default: 1)')
       .option('--soft <sessions>', 'Sessions it carries well (default: 100)')
-      .option('--hard <sessions>', 'Sessions it never exceeds; 0 is no limit (default: 0)');
+      .option('--hard <sessions>', 'Sessions it never exceeds; 0 is no limit (default: 0)')
+      .option('--check-type <type>', 'Health check: tcp, http or none (default: the setting)')
+      .option('--check-port <port>', 'Where it is checked (default: the port it serves at)')
+      .option('--check-path <path>', 'What an HTTP check asks for (default: the setting)')
+      .option('--check-expect <statuses>', 'HTTP statuses that are good (default: 200-399)');
     this.#act(addOne, async (flags, id, address) =>
       (await load()).addOne(id as string, address as string, flags),
     );

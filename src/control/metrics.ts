@@ -27,6 +27,7 @@ import {
 import type { BackendState } from '../route/backend-state.ts';
 import { type ClientTable, clientTableCounts } from '../route/client-table.ts';
 import { errnoName } from '../sys/errno.ts';
+import type { HealthChecker } from './health.ts';
 import type { Publisher } from './publish.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
@@ -36,6 +37,8 @@ export interface MetricsSources {
   readonly backendState: BackendState;
   readonly clients: ClientTable;
   readonly reloadErrors: () => number;
+  /** null: health checks are off. */
+  readonly health: HealthChecker | null;
 }
 
 interface Sample {
@@ -45,6 +48,7 @@ interface Sample {
 }
 
 type MetricType = 'counter' | 'gauge' | 'histogram';
+type AddMetric = (type: MetricType, name: string, help: string, read: () => Sample[]) => void;
 
 /** A metric whose samples are read at scrape time: what prom-client's registry asks of its own metrics. */
 class ReadMetric {
@@ -78,7 +82,7 @@ export function createMetrics(sources: MetricsSources): Registry {
   const workers = (): WorkerStats[] => pool.stats().map(openWorkerStats);
   const total = (stat: number): number =>
     workers().reduce((sum, { totals }) => sum + totals[stat], 0);
-  const add = (type: MetricType, name: string, help: string, read: () => Sample[]): void => {
+  const add: AddMetric = (type, name, help, read) => {
     registry.registerMetric(new ReadMetric(type, name, help, read) as never);
   };
   const counter = (name: string, help: string, stat: number): void =>
@@ -134,11 +138,12 @@ export function createMetrics(sources: MetricsSources): Registry {
     pool.engines().map((engine) => ({ value: 1, labels: { engine } })),
   );
   addBackendMetrics(add, workers, publisher, backendState);
+  if (sources.health !== null) addHealthMetrics(add, sources.health);
   return registry;
 }
 
 function addBackendMetrics(
-  add: (type: MetricType, name: string, help: string, read: () => Sample[]) => void,
+  add: AddMetric,
   workers: () => WorkerStats[],
   publisher: Publisher,
   { active }: BackendState,
@@ -171,5 +176,21 @@ function addBackendMetrics(
         { value: count, labels, metricName: `${name}_count` },
       ];
     }),
+  );
+}
+
+function addHealthMetrics(add: AddMetric, health: HealthChecker): void {
+  add('gauge', 'edge_backend_healthy', '1 unless health checks keep new sessions away', () =>
+    [...health.backends()].map(({ id, healthy }) => ({
+      value: Number(healthy),
+      labels: { backend: id },
+    })),
+  );
+  add('counter', 'edge_health_checks_total', 'Health checks of the backend, by result', () =>
+    [...health.backends()].flatMap(({ id, success, failure, inconclusive }) => [
+      { value: success, labels: { backend: id, result: 'success' } },
+      { value: failure, labels: { backend: id, result: 'failure' } },
+      { value: inconclusive, labels: { backend: id, result: 'inconclusive' } },
+    ]),
   );
 }

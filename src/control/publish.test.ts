@@ -24,6 +24,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     softLimit: 100,
     hardLimit: 0,
     deleted: false,
+    check: null,
     ...fields,
   };
 }

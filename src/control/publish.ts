@@ -79,6 +79,11 @@ export class Publisher {
     return this.#backendIds[index];
   }
 
+  /** The index of a backend of the last publication. */
+  backendIndex(id: string): number | undefined {
+    return this.#backendIndexes.get(id);
+  }
+
   /**
    * The index of an app, given out at first use: a listener may name an app that has no backend
    * yet.

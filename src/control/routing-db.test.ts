@@ -79,6 +79,7 @@ test('readRouting() reads every column', () => {
       softLimit: 50,
       hardLimit: 100,
       deleted: false,
+      check: null,
     },
     {
       id: 'six',
@@ -93,6 +94,7 @@ test('readRouting() reads every column', () => {
       softLimit: 0,
       hardLimit: 0,
       deleted: true,
+      check: null,
     },
   ]);
 });
@@ -318,14 +320,91 @@ test('initRoutingDb() creates, leaves alone, and completes an older table', () =
   assert.equal(failure(() => initRoutingDb(join(text, 'x.db'))).code, 'ERR_ROUTING_DB_UNREADABLE');
 });
 
-test('initRoutingDb() makes a table whose rows read back as DESIGN writes them', () => {
+test('initRoutingDb() makes a table that takes rows as DESIGN writes them', () => {
   const path = newPath();
   initRoutingDb(path);
   const db = new DatabaseSync(path);
-  db.exec(insert(GOOD));
+  db.exec(`INSERT INTO backends VALUES (${GOOD})`);
   assert.equal(db.prepare('PRAGMA journal_mode').get()?.journal_mode, 'delete');
   db.close();
   assert.equal(read(path).backends[0]?.hardLimit, 100);
+});
+
+const CHECK_COLUMNS = 'check_type, check_port, check_path, check_expect';
+
+/** The row `ok` with these values in its check columns. */
+function checkedRow(values: string): RoutingRows {
+  return read(
+    database(
+      `CREATE TABLE backends(${COLUMNS}, ${CHECK_COLUMNS})`,
+      "INSERT INTO backends(id, app, region, wg_ip, port) VALUES ('plain', 'a', 'sa', '::1', 1)",
+      insert(`${GOOD}, ${values}`),
+    ),
+  );
+}
+
+test('readRouting() reads the check columns', () => {
+  const cases: [values: string, check: object | null][] = [
+    ['NULL, NULL, NULL, NULL', null],
+    ["'', '', '', ''", null],
+    ["'HTTP', 8080, '/up?x=1', 200", { type: 'http', port: 8080, path: '/up?x=1', expect: '200' }],
+    ["' tcp ', '81', NULL, ''", { type: 'tcp', port: 81, path: null, expect: null }],
+    ["'none', NULL, NULL, NULL", { type: 'none', port: null, path: null, expect: null }],
+    [
+      "NULL, NULL, NULL, '200-299, 301'",
+      { type: null, port: null, path: null, expect: '200-299, 301' },
+    ],
+  ];
+  for (const [values, check] of cases) {
+    const { backends, problems } = checkedRow(values);
+    assert.deepEqual(problems, [], values);
+    assert.deepEqual(backends.find(({ id }) => id === 'ok')?.check, check, values);
+  }
+});
+
+test('readRouting() serves a row with a wrong check column, checked by default, and says so', () => {
+  const cases: [values: string, column: string, reason: RegExp][] = [
+    ["'ping', 81, NULL, NULL", 'check_type', /one of tcp, http, none/],
+    ["'http', 0, NULL, NULL", 'check_port', /1 to 65535/],
+    ["'http', 65536, NULL, NULL", 'check_port', /1 to 65535/],
+    ["'http', 80.5, NULL, NULL", 'check_port', /1 to 65535/],
+    ["'http', NULL, 'up', NULL", 'check_path', /starts with \//],
+    ["'http', NULL, '/a b', NULL", 'check_path', /without blanks/],
+    ["'http', NULL, '/a' || char(13) || char(10) || 'X:1', NULL", 'check_path', /without blanks/],
+    ["'http', NULL, NULL, '2xx'", 'check_expect', /200-299/],
+    ["'http', NULL, NULL, x'00ff'", 'check_expect', /200-299/],
+  ];
+  for (const [values, column, reason] of cases) {
+    const { backends, problems } = checkedRow(values);
+    assert.equal(backends.length, 2, values);
+    assert.equal(backends.find(({ id }) => id === 'ok')?.check, null, values);
+    assert.equal(problems.length, 1, values);
+    const [problem] = problems;
+    assert.deepEqual([problem?.id, problem?.column, problem?.served], ['ok', column, true], values);
+    assert.match(problem?.reason ?? '', reason);
+  }
+});
+
+test('addBackend() writes check columns, refuses wrong ones, and can do without them', () => {
+  const path = newPath();
+  initRoutingDb(path);
+  const db = openRoutingDb(path, { writable: true });
+  const base = { id: 'a', app: 'web', region: 'sa', address: '::1', port: 80 };
+  const check = { type: 'http', port: '81', path: '/up', expect: '200-299' };
+  const error = failure(() => addBackend(db, { ...base, check: { ...check, path: 'up' } }));
+  assert.equal(error.code, 'ERR_BACKEND_INVALID');
+  assert.match(error.message, /check_path is "up", must be a path/);
+  addBackend(db, { ...base, check });
+  assert.deepEqual(readRouting(db).backends[0]?.check, { ...check, port: 81 });
+  closeRoutingDb(db);
+
+  const old = openRoutingDb(database(UNTYPED), { writable: true });
+  addBackend(old, base);
+  assert.equal(readRouting(old).backends[0]?.check, null);
+  addBackend(old, { ...base, id: 'b', check });
+  const added = readRouting(old).backends.find(({ id }) => id === 'b');
+  assert.deepEqual(added?.check, { ...check, port: 81 });
+  closeRoutingDb(old);
 });
 
 test('addBackend() and changeBackend() write what readRouting() reads', () => {

@@ -61,6 +61,11 @@ function isWalFile(path: string): boolean {
   return header[18] === 2;
 }
 
+/** The flag that makes another command mean this file. */
+function pathFlag(path: string): string {
+  return path === 'routing.db' ? '' : ` --db-path ${path}`;
+}
+
 function sqliteReason(path: string, error: unknown): [code: string, reason: string] {
   const primary = ((error as { errcode?: number }).errcode ?? 0) & 0xff;
   switch (primary) {
@@ -82,6 +87,10 @@ function sqliteReason(path: string, error: unknown): [code: string, reason: stri
         'check its permissions, and for an interrupted write (a -journal file)',
       ];
     default:
+      if (/no column named|no such column/.test(errorMessage(error))) {
+        const fix = `add it with: edgeproxy init${pathFlag(path)}`;
+        return ['ERR_ROUTING_DB_SCHEMA', `${errorMessage(error)}, ${fix}`];
+      }
       return ['ERR_ROUTING_DB_UNREADABLE', errorMessage(error)];
   }
 }
@@ -97,8 +106,8 @@ export function routingDbError(path: string, action: string, error: unknown): Pr
       cause: error,
     });
   if (errno === 'ENOENT' || errno === 'ENOTDIR') {
-    const flag = path === 'routing.db' ? '' : ` --db-path ${path}`;
-    return say('ERR_ROUTING_DB_MISSING', `no such file, create it with: edgeproxy init${flag}`);
+    const fix = `create it with: edgeproxy init${pathFlag(path)}`;
+    return say('ERR_ROUTING_DB_MISSING', `no such file, ${fix}`);
   }
   if (errno === 'ERR_SQLITE_ERROR') return say(...sqliteReason(path, error));
   return say('ERR_ROUTING_DB_UNREADABLE', errorMessage(error));
@@ -160,17 +169,37 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
       handle.exec(SCHEMA);
       return 'created';
     }
-    const absent = COLUMNS.filter((column) => !column.required && !present.has(column.name));
-    for (const { name, missing } of absent) {
-      const type = name === 'country' ? 'TEXT' : `NUMERIC DEFAULT ${missing}`;
-      handle.exec(`ALTER TABLE backends ADD COLUMN ${name} ${type}`);
-    }
+    const absent = COLUMNS.filter(
+      ({ name, required }) => !required && !isCheckColumn(name) && !present.has(name),
+    );
+    addColumns(handle, absent);
     return absent.length > 0 ? 'upgraded' : 'present';
   } catch (error) {
     throw routingDbError(path, 'create', error);
   } finally {
     handle?.close();
   }
+}
+
+/** Columns that few need: made when first used, so that a plain table keeps the eleven that INSERTs expect. */
+function isCheckColumn(name: string): boolean {
+  return name.startsWith('check_');
+}
+
+function addColumns(handle: DatabaseSync, columns: readonly (typeof COLUMNS)[number][]): void {
+  for (const { name, missing } of columns) {
+    const type = missing === null ? 'TEXT' : `NUMERIC DEFAULT ${missing}`;
+    handle.exec(`ALTER TABLE backends ADD COLUMN ${name} ${type}`);
+  }
+}
+
+/** Adds the check columns that the table lacks. */
+export function addCheckColumns({ handle }: RoutingDb): void {
+  const present = tableColumns(handle);
+  addColumns(
+    handle,
+    COLUMNS.filter(({ name }) => isCheckColumn(name) && !present.has(name)),
+  );
 }
 
 /** Lower-case names of the columns of `backends`; empty without such a table. */
@@ -203,8 +232,7 @@ function selectText(db: RoutingDb): string {
     );
   };
   if (present.size === 0) {
-    const flag = db.path === 'routing.db' ? '' : ` --db-path ${db.path}`;
-    refuse(`it has no table backends, add it with: edgeproxy init${flag}`);
+    refuse(`it has no table backends, add it with: edgeproxy init${pathFlag(db.path)}`);
   }
   const absent = COLUMNS.filter((column) => column.required && !present.has(column.name));
   if (absent.length > 0) {

@@ -4,7 +4,7 @@
 
 import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
-import { type RoutingDb, routingDbError } from './routing-db.ts';
+import { addCheckColumns, type RoutingDb, routingDbError } from './routing-db.ts';
 import { COLUMNS, parseRow, type RowProblem } from './routing-rows.ts';
 
 /** What may be said about a new backend; what is left out takes the table's default. */
@@ -18,6 +18,13 @@ interface NewBackend {
   readonly weight?: number | undefined;
   readonly softLimit?: number | undefined;
   readonly hardLimit?: number | undefined;
+  /** The columns `check_…`, as text. */
+  readonly check?: {
+    readonly type?: string | undefined;
+    readonly port?: string | undefined;
+    readonly path?: string | undefined;
+    readonly expect?: string | undefined;
+  };
 }
 
 /** The columns a command may change. */
@@ -68,12 +75,14 @@ function refuseUnknown(db: RoutingDb, id: string): never {
 
 /** Throws when an id is taken, by a removed backend too: that one is to be restored or deleted. */
 export function addBackend(db: RoutingDb, backend: NewBackend): void {
-  const { id, app, region, country, address, port, weight, softLimit, hardLimit } = backend;
+  const { id, app, region, country, address, port, weight, softLimit, hardLimit, check } = backend;
   const row = [id, app, region.toLowerCase(), country?.toUpperCase() ?? null, address, port];
   const limits = [weight ?? 1, softLimit ?? 100, hardLimit ?? 0];
-  const values = [...row, 1, ...limits, 0];
+  const checks = [check?.type, check?.port, check?.path, check?.expect].map((text) => text ?? null);
+  const values = [...row, 1, ...limits, 0, ...checks];
   const problems: RowProblem[] = [];
-  if (parseRow(values, problems) === null) {
+  parseRow(values, problems);
+  if (problems.length > 0) {
     const lines = problems.map(({ column, value, reason }) => `${column} is ${value}, ${reason}`);
     refuse('ERR_BACKEND_INVALID', `Cannot add backend "${id}": ${lines.join('; ')}`);
   }
@@ -86,9 +95,16 @@ export function addBackend(db: RoutingDb, backend: NewBackend): void {
           : 'the id is taken';
       refuse('ERR_BACKEND_EXISTS', `Cannot add backend "${id}": ${way}`);
     }
-    const names = COLUMNS.map((column) => column.name).join(', ');
-    const marks = COLUMNS.map(() => '?').join(', ');
-    db.handle.prepare(`INSERT INTO backends(${names}) VALUES (${marks})`).run(...values);
+    // What is not said takes the table's default, and a table without that column will do.
+    const said = COLUMNS.flatMap(({ name }, at) => {
+      const value = values[at] ?? null;
+      return value === null ? [] : [{ name, value }];
+    });
+    const names = said.map(({ name }) => name).join(', ');
+    const marks = said.map(() => '?').join(', ');
+    if (checks.some((value) => value !== null)) addCheckColumns(db);
+    const insert = db.handle.prepare(`INSERT INTO backends(${names}) VALUES (${marks})`);
+    insert.run(...said.map(({ value }) => value));
   });
 }
 

@@ -3,9 +3,15 @@
 // column, NULL where there is a default), strict where a guess could send clients to the wrong
 // place. Used for reading and before writing.
 
-import { APP_PATTERN, BACKEND_ID_PATTERN, REGION_PATTERN } from '../base/names.ts';
+import {
+  APP_PATTERN,
+  BACKEND_ID_PATTERN,
+  HTTP_PATH_PATTERN,
+  REGION_PATTERN,
+} from '../base/names.ts';
 import { countryIndex } from '../route/regions.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
+import { CHECK_TYPES, type CheckType, parseExpect, type RowCheck } from './health-spec.ts';
 
 /**
  * A backend as routing.db has it. `words` are host order with IPv4 in word 3; `country` null: its
@@ -24,14 +30,20 @@ export interface RawBackend {
   readonly softLimit: number;
   readonly hardLimit: number;
   readonly deleted: boolean;
+  /** null: nothing is set, or something set is wrong; then the backend is checked by default. */
+  readonly check: RowCheck | null;
 }
 
-/** Why a row is not served. `value` is what the column holds, as short text. */
+/**
+ * Why a row is not served or, with `served`, what of it is not used. `value` is what the column
+ * holds, as short text.
+ */
 export interface RowProblem {
   readonly id: string;
   readonly column: string;
   readonly value: string;
   readonly reason: string;
+  readonly served?: true;
 }
 
 /**
@@ -50,6 +62,10 @@ export const COLUMNS = [
   { name: 'soft_limit', missing: 100, required: false },
   { name: 'hard_limit', missing: 0, required: false },
   { name: 'deleted', missing: 0, required: false },
+  { name: 'check_type', missing: null, required: false },
+  { name: 'check_port', missing: null, required: false },
+  { name: 'check_path', missing: null, required: false },
+  { name: 'check_expect', missing: null, required: false },
 ] as const;
 
 /** Counts are compared with 32-bit atomics. */
@@ -94,6 +110,62 @@ function parseBackendAddress(text: string): Address | string {
   if ((w0 | w1 | w3) === 0 && (isV4 || w2 === 0)) return 'must not be the unspecified address';
   if (isV4 ? w3 >>> 28 >= 14 : w0 >>> 24 === 0xff) return 'must be a unicast address';
   return isV4 ? { family: 4, words: [0, 0, 0, w3] } : { family: 6, words: parsed.words };
+}
+
+/** A setting of the check column `column`: null when empty, and `wrong` called when it is no such. */
+function checkValue<Value>(
+  row: readonly unknown[],
+  column: number,
+  parse: (text: string) => Value | null,
+  wrong: (column: number) => void,
+): Value | null {
+  const text = asText(row[column]).trim();
+  if (text === '' && (row[column] ?? '') === '') return null;
+  const value = parse(text);
+  if (value === null) wrong(column);
+  return value;
+}
+
+const CHECK_ALLOWED = {
+  11: `one of ${CHECK_TYPES.join(', ')}`,
+  12: 'a whole number from 1 to 65535',
+  13: 'a path that starts with /, without blanks',
+  14: 'status codes as in 200, 200-299 or a comma list of these',
+} as const;
+
+/**
+ * The check columns. One that is wrong makes none of them count: half of a check could take a good
+ * backend out, and the row itself is good.
+ */
+function parseRowCheck(row: readonly unknown[], problems: RowProblem[]): RowCheck | null {
+  const before = problems.length;
+  const wrong = (column: number): void => {
+    const { name } = COLUMNS[column] as (typeof COLUMNS)[number];
+    const reason = `must be ${CHECK_ALLOWED[column as keyof typeof CHECK_ALLOWED]}`;
+    const value = valueText(row[column]);
+    problems.push({ id: asText(row[0]), column: name, value, reason, served: true });
+  };
+  const isType = (text: string): text is CheckType =>
+    (CHECK_TYPES as readonly string[]).includes(text);
+  const check: RowCheck = {
+    type: checkValue(
+      row,
+      11,
+      (text) => (isType(text.toLowerCase()) ? (text.toLowerCase() as CheckType) : null),
+      wrong,
+    ),
+    port: checkValue(
+      row,
+      12,
+      (text) => (/^\d{1,5}(\.0+)?$/.test(text) && +text >= 1 && +text <= 65_535 ? +text : null),
+      wrong,
+    ),
+    path: checkValue(row, 13, (text) => (HTTP_PATH_PATTERN.test(text) ? text : null), wrong),
+    expect: checkValue(row, 14, (text) => (parseExpect(text) === null ? null : text), wrong),
+  };
+  const { type, port, path, expect } = check;
+  if (problems.length > before || (type ?? port ?? path ?? expect) === null) return null;
+  return check;
 }
 
 /** The backend a row describes, or null with a line in `problems` for each wrong column. */
@@ -147,6 +219,7 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
     softLimit,
     hardLimit,
     deleted,
+    check: parseRowCheck(row, problems),
   };
 }
 

@@ -160,7 +160,7 @@ test('watchRoutingDb() shows a transaction whole or not at all', LIMIT, async (t
     writer.exec('ALTER TABLE backends ADD COLUMN note');
     // Spills pages to the file (or the WAL) before the commit.
     const add = writer.prepare(
-      "INSERT INTO backends VALUES (?, 'w', 'sa', NULL, '::1', 1, 1, 1, 1, 0, 0, ?)",
+      "INSERT INTO backends(id, app, region, wg_ip, port, note) VALUES (?, 'w', 'sa', '::1', 1, ?)",
     );
     for (let at = 0; at < 50; at++) add.run(`b${at}`, filler);
     await sleep(50);

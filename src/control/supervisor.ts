@@ -10,7 +10,7 @@ import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
 import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
 import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
-import { createBackendState, openBackendState } from '../route/backend-state.ts';
+import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
 import {
   type ClientTable,
   createClientTable,
@@ -21,6 +21,7 @@ import { monotonicMs } from '../sys/clock.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
+import { HealthChecker } from './health.ts';
 import { closeListeners, type Listener, openListeners, reserveListeners } from './listeners.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
@@ -31,6 +32,10 @@ import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 const BUFFER_BYTES = 16_384;
 /** Descriptors that are not sessions': standard streams, rings, listeners, databases, pipes of bulk flows. */
 const DESCRIPTORS_RESERVED = 256;
+/** Connections of health checks at once: 10,000 dead backends are then found within a minute. */
+const CHECKS_MAX = 1024;
+/** Checks take at most this part of the descriptors where those are few. */
+const CHECKS_SHARE = 1 / 16;
 /** Accepting stops at the maximum, but what the kernel had accepted by then is served too. */
 const SLOTS_EXTRA = 1024;
 const MAX_CONNECTIONS_DEFAULT = 1_000_000;
@@ -39,16 +44,22 @@ const SWEEP_ROWS = 65_536;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
 
+function checksAtOnce(config: Config, descriptors: number): number {
+  if (!config.healthCheckEnabled) return 0;
+  return Math.max(1, Math.min(CHECKS_MAX, Math.floor(descriptors * CHECKS_SHARE)));
+}
+
 function sessionLimit(config: Config, logger: Logger): number {
   const { soft } = raiseDescriptorLimit();
-  const possible = Math.floor((soft - DESCRIPTORS_RESERVED) / 2);
+  const reserved = DESCRIPTORS_RESERVED + checksAtOnce(config, soft);
+  const possible = Math.floor((soft - reserved) / 2);
   const wanted = config.maxConnections ?? Math.min(possible, MAX_CONNECTIONS_DEFAULT);
   if (wanted > possible) {
     logger.warn('EDGEPROXY_MAX_CONNECTIONS is more than the descriptor limit allows', {
       maxConnections: wanted,
       possible,
       descriptors: soft,
-      remedy: `ulimit -n ${wanted * 2 + DESCRIPTORS_RESERVED}`,
+      remedy: `ulimit -n ${wanted * 2 + DESCRIPTORS_RESERVED + CHECKS_MAX}`,
     });
   }
   return Math.max(1, wanted);
@@ -85,9 +96,28 @@ function workerOptions(
   };
 }
 
+function startHealth(config: Config, state: BackendState, logger: Logger): HealthChecker | null {
+  if (!config.healthCheckEnabled) return null;
+  return new HealthChecker(
+    {
+      intervalMs: config.healthCheckIntervalSecs * MS,
+      timeoutMs: config.healthCheckTimeoutSecs * MS,
+      healthyThreshold: config.healthHealthyThreshold,
+      unhealthyThreshold: config.healthUnhealthyThreshold,
+      defaults: { type: config.healthCheckType, path: config.healthCheckPath },
+      concurrentMax: checksAtOnce(config, raiseDescriptorLimit().soft),
+    },
+    state,
+    logger,
+  );
+}
+
 function reportProblems(logger: Logger, { problems }: RoutingRows): void {
-  for (const { id, column, value, reason } of problems) {
-    logger.warn('A row of routing.db is skipped', { id, column, value, reason });
+  for (const { id, column, value, reason, served } of problems) {
+    const what = served
+      ? 'The check columns of a row of routing.db are ignored'
+      : 'A row of routing.db is skipped';
+    logger.warn(what, { id, column, value, reason });
   }
 }
 
@@ -98,6 +128,7 @@ class Supervisor {
   readonly #closers: (() => void)[] = [];
   #pool!: WorkerPool;
   #publisher!: Publisher;
+  #health: HealthChecker | null = null;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
   #stopping = false;
@@ -182,6 +213,9 @@ class Supervisor {
           index,
         ),
     );
+    this.#health = startHealth(config, openBackendState(backendState), this.#logger);
+    this.#closers.push(() => this.#health?.close());
+    this.#checkHealth(rows);
     this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));
     this.#followRouting(db);
     this.#followGeo(geo);
@@ -194,6 +228,7 @@ class Supervisor {
       backendState: openBackendState(backendState),
       clients: openClientTable(clients, CONTROL_OWNER_ID),
       reloadErrors: () => this.#reloadErrors,
+      health: this.#health,
       isReady: () => !this.#stopping,
     });
     this.#logger.info('Listening', {
@@ -238,9 +273,15 @@ class Supervisor {
     const problems = [...rows.problems];
     const { buffer, version, changed } = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
+    if (changed) this.#pool.publish('routing', buffer);
+    // Also when only check columns changed: workers do not see those.
+    this.#checkHealth(rows);
     if (!changed) return;
-    this.#pool.publish('routing', buffer);
     this.#logger.info('Routing reloaded', { version, backends: rows.backends.length });
+  }
+
+  #checkHealth(rows: RoutingRows): void {
+    this.#health?.update(rows.backends, (id) => this.#publisher.backendIndex(id));
   }
 
   #followGeo(current: LoadedGeoTable): void {

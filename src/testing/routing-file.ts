@@ -1,6 +1,11 @@
 // Writes routing.db files for tests: rows as an operator would have them, changed by one commit at a time.
 
-import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
+import {
+  addCheckColumns,
+  closeRoutingDb,
+  initRoutingDb,
+  openRoutingDb,
+} from '../control/routing-db.ts';
 
 /** One row; what is left out has the value most tests want. */
 export interface BackendRow {
@@ -15,6 +20,10 @@ export interface BackendRow {
   readonly softLimit?: number;
   readonly hardLimit?: number;
   readonly deleted?: number;
+  readonly checkType?: string;
+  readonly checkPort?: number;
+  readonly checkPath?: string;
+  readonly checkExpect?: string;
 }
 
 function rowValues(row: BackendRow): (string | number | null)[] {
@@ -30,6 +39,10 @@ function rowValues(row: BackendRow): (string | number | null)[] {
     row.softLimit ?? 100,
     row.hardLimit ?? 0,
     row.deleted ?? 0,
+    row.checkType ?? null,
+    row.checkPort ?? null,
+    row.checkPath ?? null,
+    row.checkExpect ?? null,
   ];
 }
 
@@ -48,8 +61,11 @@ export function writeRouting(path: string, rows: readonly BackendRow[]): void {
   initRoutingDb(path);
   const db = openRoutingDb(path, { writable: true });
   try {
+    addCheckColumns(db);
     db.handle.exec('BEGIN IMMEDIATE; DELETE FROM backends');
-    const insert = db.handle.prepare('INSERT INTO backends VALUES (?,?,?,?,?,?,?,?,?,?,?)');
+    const insert = db.handle.prepare(
+      `INSERT INTO backends VALUES (${'?'.repeat(15).split('').join()})`,
+    );
     for (const row of rows) insert.run(...rowValues(row));
     db.handle.exec('COMMIT');
   } finally {
