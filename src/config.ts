@@ -206,10 +206,11 @@ export const SETTINGS = {
   userTimeoutSecs: setting({
     env: 'EDGEPROXY_USER_TIMEOUT_SECS',
     schema: value.integer(0, DAY_SECS),
-    initial: 60,
+    // Off: the kernel counts a peer whose window stays closed too, so it would cut a download that is paused.
+    initial: 0,
     unit: 'seconds',
-    allowed: 'a whole number from 0 to 86400; 0 is off',
-    help: 'Unacknowledged bytes end a connection after this (TCP_USER_TIMEOUT)',
+    allowed: "a whole number from 0 to 86400; 0 is the kernel's own, about 15 minutes",
+    help: 'Unacknowledged bytes, or a peer that does not read, end a connection after this (TCP_USER_TIMEOUT)',
   }),
   healthCheckEnabled: setting<boolean>({
     env: 'EDGEPROXY_HEALTH_CHECK_ENABLED',

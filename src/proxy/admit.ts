@@ -1,4 +1,4 @@
-// From accept to an open backend connection: who the client is, which backend, connect, and the next-best backend when
+// From an accepted socket to an open backend connection: who the client is, which backend, connect, and the next-best backend when
 // that fails. DESIGN 3.4 is the order of decisions.
 
 import { takeSlot } from '../base/slot-pool.ts';
@@ -12,7 +12,7 @@ import {
 } from '../route/client-table.ts';
 import { lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
 import { ALL_FULL, releaseBackend, reserveBackend, reserveBound } from '../route/select.ts';
-import { ECANCELED, ETIMEDOUT, isConnectionError } from '../sys/errno.ts';
+import { ECANCELED, ETIMEDOUT } from '../sys/errno.ts';
 import {
   REASON_CONNECT_FAILED,
   REASON_CONNECT_TIMEOUT,
@@ -32,12 +32,9 @@ import {
   STATE_CONNECTING,
   STATE_RELAYING,
 } from './sessions.ts';
-import { GLOBAL_SESSIONS } from './shared.ts';
 import {
   countConnect,
   countConnectFailure,
-  STAT_ACCEPT_ERRORS,
-  STAT_CONNECTIONS,
   STAT_CURRENT,
   STAT_REJECTED,
   STAT_RETRIES,
@@ -45,68 +42,23 @@ import {
 } from './stats.ts';
 import type { WorkerState } from './worker-state.ts';
 
-/** An accept error that lasts is retried after this, doubling up to the maximum. */
-const BACKOFF_MS_MIN = 50;
-const BACKOFF_MS_MAX = 1000;
 /** IPv4 clients are keyed as IPv4-mapped IPv6, so that they never meet an IPv6 client's key. */
 const MAPPED_WORD = 0xffff;
 const NO_CLIENT = -1;
 const NO_ENDPOINT = -1;
 
-/** Starts an accept on every listener that has none, unless accepting is held back. */
-export function resumeAccept(worker: WorkerState): void {
-  if (worker.draining || worker.acceptPaused || worker.backoff[0] > worker.clock[0]) return;
-  const { listeners } = worker.options;
-  for (let listener = 0; listener < listeners.length; listener++) {
-    if (worker.accepting[listener] === 1) continue;
-    worker.accepting[listener] = 1;
-    worker.engine.accept(listeners[listener].socket, listener);
-  }
-}
-
-/** Stops accepting; connections wait in the kernel's queue. */
-export function pauseAccept(worker: WorkerState): void {
-  for (let listener = 0; listener < worker.accepting.length; listener++) {
-    if (worker.accepting[listener] === 1) worker.engine.cancelAccept(listener);
-  }
-}
-
-export function onAccept(
-  worker: WorkerState,
-  listener: number,
-  result: number,
-  more: number,
-): void {
-  if (more === 0) worker.accepting[listener] = 0;
-  if (result >= 0) {
-    worker.backoff[1] = 0;
-    admit(worker, listener, result);
-  } else if (result !== -ECANCELED) {
-    worker.stats.totals[STAT_ACCEPT_ERRORS + (-result & 0xff)]++;
-    // An error of that one connection, which is gone (accept(2)), is no reason to wait; anything else (descriptors or
-    // memory are short, above all) lasts, and trying again at once would only burn the CPU.
-    if (!isConnectionError(result)) backOff(worker);
-  }
-  if (more === 0) resumeAccept(worker);
-}
-
-function backOff(worker: WorkerState): void {
-  const wait = Math.min(BACKOFF_MS_MAX, Math.max(BACKOFF_MS_MIN, worker.backoff[1] * 2));
-  worker.backoff[1] = wait;
-  worker.backoff[0] = worker.clock[0] + wait;
-}
-
-function reject(worker: WorkerState, socket: number, reason: number): void {
+/** Turns a connection away that is no session yet: RST, and counted. */
+export function reject(worker: WorkerState, socket: number, reason: number): void {
   worker.stats.totals[STAT_REJECTED + reason]++;
   worker.engine.reset(NO_ENDPOINT, socket);
 }
 
-function admit(worker: WorkerState, listener: number, socket: number): void {
+/** Makes an accepted connection a session, or turns it away: then the result is false. */
+export function admit(worker: WorkerState, listener: number, socket: number): boolean {
   const { engine, peer, options, stats } = worker;
-  stats.totals[STAT_CONNECTIONS]++;
   if (engine.readPeer(socket, peer) < 0) {
     reject(worker, socket, REJECT_CLIENT_GONE);
-    return;
+    return false;
   }
   const app = options.listeners[listener].app;
   const mapped = peer.family === 4 ? MAPPED_WORD : peer.w2;
@@ -137,10 +89,11 @@ function admit(worker: WorkerState, listener: number, socket: number): void {
           ? REJECT_HARD_LIMIT
           : REJECT_NO_BACKEND;
     reject(worker, socket, reason);
-    return;
+    return false;
   }
   openSession(worker, slot, socket, app, country, row);
   connectTo(worker, slot, backend);
+  return true;
 }
 
 /** A live binding wins; else the best backend. Reserved, or negative as reserveBackend() has it. */
@@ -173,11 +126,6 @@ function openSession(
   sessions.state[slot] = STATE_CONNECTING;
   worker.stats.totals[STAT_CURRENT]++;
   setTimerTicks(worker.timers, slot, ticksOf(options.connectTimeoutMs));
-  const open = Atomics.add(worker.global, GLOBAL_SESSIONS, 1) + 1;
-  if (open >= options.maxConnections && !worker.acceptPaused) {
-    worker.acceptPaused = true;
-    pauseAccept(worker);
-  }
 }
 
 /** Starts connecting to `backend`, whose place is reserved already. */

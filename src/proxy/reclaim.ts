@@ -1,4 +1,4 @@
-// Gives back what a dead worker held: its sockets (by RST, its clients must not see a clean end), its places at backends,
+// Gives back what a dead worker held: its sockets and those it had parked (by RST, its clients must not see a clean end), its places at backends,
 // its client rows and its locks. Called by the supervisor after the thread has ended; nobody else writes the tables then.
 
 import { openBackendState } from '../route/backend-state.ts';
@@ -6,7 +6,7 @@ import { type ClientTable, releaseClient, releaseLocksOf } from '../route/client
 import { closeDescriptor, setResetOnClose } from '../sys/socket.ts';
 import { REASON_WORKER_LOST } from './close-reason.ts';
 import { openSharedSessions } from './sessions.ts';
-import { CONTROL_ENGINE_FD, GLOBAL_SESSIONS } from './shared.ts';
+import { CONTROL_ENGINE_FD, CONTROL_PARKED, GLOBAL_SESSIONS, PARKED_MAX } from './shared.ts';
 import { openWorkerStats, STAT_CURRENT, STAT_END } from './stats.ts';
 import type { WorkerMemory } from './worker-state.ts';
 
@@ -38,6 +38,9 @@ export function reclaimWorker(
     if (clientRow[slot] !== 0) releaseClient(clients, clientRow[slot] - 1, nowMs);
     if (backend[slot] !== 0) backend[slot] = 0;
     if (clientRow[slot] !== 0) clientRow[slot] = 0;
+  }
+  for (let index = 0; index < PARKED_MAX; index++) {
+    reclaimSocket(control, CONTROL_PARKED + index * 2, hadDescriptors);
   }
   const { totals } = openWorkerStats(memory.stats);
   totals[STAT_END + REASON_WORKER_LOST] += lost;

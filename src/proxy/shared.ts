@@ -9,7 +9,13 @@ export const CONTROL_PUBLICATIONS = 1;
 export const CONTROL_PHASE = 2;
 /** Per worker. Its engine's descriptor + 1 while it is open: closed by the supervisor if the worker died without. */
 export const CONTROL_ENGINE_FD = 3;
-const CONTROL_WORDS = 16;
+/** Per worker. Accepted sockets that wait for EDGEPROXY_MAX_CONNECTIONS: a ring of PARKED_MAX pairs socket + 1, listener. */
+export const CONTROL_PARKED_HEAD = 4;
+export const CONTROL_PARKED_COUNT = 5;
+export const CONTROL_PARKED = 16;
+/** What the kernel can have accepted before the order to stop takes effect: two batches of events. */
+export const PARKED_MAX = 4096;
+const CONTROL_WORDS = CONTROL_PARKED + PARKED_MAX * 2;
 
 export const COMMAND_RUN = 0;
 /** Accept no more, let sessions finish, then stop. */

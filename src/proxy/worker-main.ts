@@ -9,7 +9,7 @@ import { openGeoTable } from '../route/geo-table.ts';
 import { useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import { wrappedNatives } from '../sys/native.ts';
-import { resumeAccept } from './admit.ts';
+import { resumeAccept } from './accept.ts';
 import { CONTROL_ENGINE_FD, CONTROL_PHASE, PHASE_DRAINED, PHASE_RUNNING } from './shared.ts';
 import { nextWaitMs, runBatch, runWorker } from './worker.ts';
 import {

@@ -15,7 +15,15 @@ import {
   OP_RECEIVE,
   OP_SEND,
 } from '../engine/proactor.ts';
-import { onAccept, onConnect, pauseAccept, resumeAccept } from './admit.ts';
+import {
+  onAccept,
+  parkedCount,
+  pauseAccept,
+  rejectParked,
+  resumeAccept,
+  reviewAccept,
+} from './accept.ts';
+import { onConnect } from './admit.ts';
 import { REASON_SHUTDOWN } from './close-reason.ts';
 import { runTimers } from './deadlines.ts';
 import { endSession } from './end.ts';
@@ -28,7 +36,6 @@ import {
   CONTROL_COMMAND,
   CONTROL_PHASE,
   CONTROL_PUBLICATIONS,
-  GLOBAL_SESSIONS,
   PHASE_DRAINING,
 } from './shared.ts';
 import { STAT_BATCHES, STAT_BUFFERS_IN_USE, STAT_EVENTS, STAT_STALE_EVENTS } from './stats.ts';
@@ -102,16 +109,6 @@ function handleEvent(worker: WorkerState, at: number): void {
   else if (operation === OP_PUMP) onPump(worker, endpoint, result, buffer, more);
 }
 
-/** Takes accepting up again once there is room, or the wait after an error is over. */
-function reviewAccept(worker: WorkerState): void {
-  if (worker.acceptPaused) {
-    const open = Atomics.load(worker.global, GLOBAL_SESSIONS);
-    if (open < worker.options.maxConnections) worker.acceptPaused = false;
-  }
-  if (worker.backoff[0] !== 0 && worker.backoff[0] <= worker.clock[0]) worker.backoff[0] = 0;
-  resumeAccept(worker);
-}
-
 function obeyCommand(worker: WorkerState): boolean {
   const command = Atomics.load(worker.control, CONTROL_COMMAND);
   if (command === COMMAND_RUN) return true;
@@ -120,10 +117,13 @@ function obeyCommand(worker: WorkerState): boolean {
     worker.draining = true;
     pauseAccept(worker);
   }
-  if (command === COMMAND_STOP) endAllSessions(worker);
+  if (command === COMMAND_STOP) {
+    rejectParked(worker);
+    endAllSessions(worker);
+  }
   if (worker.accepting.includes(1)) return true;
   Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINING);
-  return worker.sessions.slots.used > 0;
+  return worker.sessions.slots.used > 0 || parkedCount(worker) > 0;
 }
 
 function endAllSessions(worker: WorkerState): void {
