@@ -10,6 +10,7 @@ import { EAGAIN, EBUSY, ECANCELED, EINTR, ENOBUFS, errnoName } from '../sys/errn
 import { addressHigh, addressLow, type Mapping, mapMemory, unmap } from '../sys/memory.ts';
 import { encodeSockaddrWords, SOCKADDR_STRIDE } from '../sys/sockaddr.ts';
 import {
+  closeDescriptor,
   openSocket,
   type PeerAddress,
   readPeerAddress,
@@ -91,7 +92,8 @@ export class UringEngine implements Proactor, PumpHost {
   #tail: number;
   #toSubmit = 0;
   #eventCount = 0;
-  #timerArmed = false;
+  /** The shortest wait that a timer in flight will end, 0 = none. */
+  #timerMs = 0;
 
   /** By endpoint, for operations that are restarted after -EAGAIN (sockets in pump mode are non-blocking). */
   readonly #socket: Int32Array;
@@ -226,7 +228,8 @@ export class UringEngine implements Proactor, PumpHost {
 
   cancelReceive(endpoint: number, generation: number): void {
     const operation = this.#receivePolling[endpoint] === 1 ? OP_RECEIVE_POLL : OP_RECEIVE;
-    if (operation === OP_RECEIVE_POLL) this.#receivePolling[endpoint] = 2;
+    // Also for a receive that says -EAGAIN before the cancel is looked at: it is not to be restarted.
+    this.#receivePolling[endpoint] = 2;
     this.#cancelOperation(endpoint, operation | (generation << 8));
   }
 
@@ -256,6 +259,10 @@ export class UringEngine implements Proactor, PumpHost {
     const opcode = abi.IORING_OP_ASYNC_CANCEL | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
     const at = this.#entry(opcode, socket, 0, OP_IGNORED);
     this.#sqes[at + abi.SQE_OP_FLAGS] = abi.IORING_ASYNC_CANCEL_FD | abi.IORING_ASYNC_CANCEL_ALL;
+    // A blocked pump waits at its target's socket.
+    if (this.#pump.isBlocked(endpoint)) {
+      this.#cancelOperation(endpoint, OP_PUMP_WRITABLE | (generation << 8));
+    }
   }
 
   #cancelOperation(endpoint: number, operation: number): void {
@@ -307,7 +314,7 @@ export class UringEngine implements Proactor, PumpHost {
   }
 
   #armTimer(timeoutMs: number): void {
-    this.#timerArmed = true;
+    this.#timerMs = timeoutMs;
     const whole = Math.floor(timeoutMs / 1000);
     this.#areaView.setUint32(TIMER_AREA, whole, true);
     this.#areaView.setUint32(TIMER_AREA + 8, Math.round((timeoutMs - whole * 1000) * 1e6), true);
@@ -319,7 +326,8 @@ export class UringEngine implements Proactor, PumpHost {
   // ---- completion ------------------------------------------------------------------------------------------------
 
   wait(timeoutMs: number): number {
-    if (timeoutMs > 0 && !this.#timerArmed) this.#armTimer(timeoutMs);
+    const isTimed = this.#timerMs > 0 && this.#timerMs <= timeoutMs;
+    if (timeoutMs > 0 && !isTimed) this.#armTimer(timeoutMs);
     this.#submit(timeoutMs === 0 ? 0 : 1);
     this.#eventCount = 0;
     const words = this.#words;
@@ -355,7 +363,8 @@ export class UringEngine implements Proactor, PumpHost {
         if (result === -EAGAIN && this.#cancelled[endpoint] !== generation) {
           this.#poll(endpoint, generation, OP_SEND_POLL, this.#socket[endpoint], abi.POLLOUT);
         } else {
-          this.emit(OP_SEND, endpoint, generation, result, NO_BUFFER, 0);
+          const reported = result === -EAGAIN ? -ECANCELED : result;
+          this.emit(OP_SEND, endpoint, generation, reported, NO_BUFFER, 0);
         }
         return;
       case OP_ACCEPT:
@@ -385,14 +394,17 @@ export class UringEngine implements Proactor, PumpHost {
         buffer = NO_BUFFER;
       }
     }
-    if (result === -EAGAIN && this.#cancelled[endpoint] !== generation) {
+    const isRestartable =
+      this.#cancelled[endpoint] !== generation && this.#receivePolling[endpoint] !== 2;
+    if (result === -EAGAIN && isRestartable) {
       this.#receivePolling[endpoint] = 1;
       const mask = abi.POLLIN | abi.POLLRDHUP;
       this.#poll(endpoint, generation, OP_RECEIVE_POLL, this.#socket[endpoint], mask);
       return;
     }
     if (result === -ENOBUFS) growWorkingSet(this.#buffers);
-    this.emit(OP_RECEIVE, endpoint, generation, result, buffer, more);
+    const reported = result === -EAGAIN ? -ECANCELED : result;
+    this.emit(OP_RECEIVE, endpoint, generation, reported, buffer, more);
   }
 
   #completeInternal(operation: number, endpoint: number, generation: number, result: number): void {
@@ -404,7 +416,7 @@ export class UringEngine implements Proactor, PumpHost {
         this.#armWake();
         return;
       case OP_TIMER:
-        this.#timerArmed = false;
+        this.#timerMs = 0;
         return;
       case OP_RECEIVE_POLL:
         if (cancelled || this.#receivePolling[endpoint] === 2 || result === -ECANCELED) {
@@ -508,6 +520,19 @@ export class UringEngine implements Proactor, PumpHost {
 
   end(): void {
     this.#pump.end();
+    // The last closes are still queued; and a socket accepted meanwhile has no other owner than its completion.
+    try {
+      this.#submit(0);
+    } catch {
+      // The ring may be what failed: then it closes nothing, and the supervisor resets the sockets.
+    }
+    const { cqHead, cqTail, cqMask, cqes } = this.#ring;
+    const words = this.#words;
+    for (let head = words[cqHead]; head !== words[cqTail]; head = (head + 1) | 0) {
+      const at = cqes + (head & cqMask) * abi.CQE_WORDS;
+      const accepted = (words[at + abi.CQE_USER_DATA_HIGH] & 0xff) === OP_ACCEPT;
+      if (accepted && words[at + abi.CQE_RES] >= 0) closeDescriptor(words[at + abi.CQE_RES]);
+    }
     closeRing(this.#ring);
     closeBuffers(this.#buffers);
     unmap(this.#area);
