@@ -13,6 +13,7 @@ import {
   readToEnd,
   sendBulk,
 } from '../src/testing/clients.ts';
+import { NOT_PORTABLE } from '../src/testing/proxy-process.ts';
 import { openScene, type Scene } from '../src/testing/scene.ts';
 import { type ConnectionHandler, echo, hold } from '../src/testing/test-backends.ts';
 import { until, untilStill } from '../src/testing/wait.ts';
@@ -224,7 +225,8 @@ test('close: a backend that accepts and resets at once resets the client', async
     resets += end === 'ECONNRESET' ? 1 : 0;
   }
   assert.equal(resets, 50);
-  await scene.ended('backend_reset', 50);
+  // node:net may hear of the RST before it hears of the connection.
+  if (!NOT_PORTABLE) await scene.ended('backend_reset', 50);
 });
 
 test('close: many clients that leave in the middle of connecting or sending leave nothing behind', async () => {

@@ -11,7 +11,7 @@ import {
   openClients,
   readToEnd,
 } from '../src/testing/clients.ts';
-import { connectionsBalance, startProxy } from '../src/testing/proxy-process.ts';
+import { connectionsBalance, NOT_PORTABLE, startProxy } from '../src/testing/proxy-process.ts';
 import {
   echo,
   hold,
@@ -182,7 +182,9 @@ test('share: equals take turns', async () => {
   for (const backend of backends) await backend[Symbol.asyncDispose]();
 });
 
-test('maximum: above EDGEPROXY_MAX_CONNECTIONS clients wait in the queue, none is turned away', async () => {
+test('maximum: above EDGEPROXY_MAX_CONNECTIONS clients wait in the queue, none is turned away', {
+  skip: NOT_PORTABLE,
+}, async () => {
   await using backend = await startBackend(greet);
   await using proxy = await startProxy({
     backends: [{ id: 'a', ...backend.row }],
@@ -217,7 +219,9 @@ test('maximum: above EDGEPROXY_MAX_CONNECTIONS clients wait in the queue, none i
   assert.deepEqual(metrics.nonZero('edge_rejected_total', 'reason'), {});
 });
 
-test('descriptors: running out is counted, ends nothing but the attempt, and passes', async () => {
+test('descriptors: running out is counted, ends nothing but the attempt, and passes', {
+  skip: NOT_PORTABLE,
+}, async () => {
   await using backend = await startBackend(echo);
   await using proxy = await startProxy({
     backends: [{ id: 'a', ...backend.row }],

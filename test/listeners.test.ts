@@ -4,7 +4,12 @@ import assert from 'node:assert/strict';
 import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
 import { backendName, clientFate } from '../src/testing/clients.ts';
-import { type HostPort, ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
+import {
+  type HostPort,
+  ProxyProcess,
+  startProxy,
+  TEST_ENGINE,
+} from '../src/testing/proxy-process.ts';
 import { hold, sayName, startBackend, type TestBackend } from '../src/testing/test-backends.ts';
 import { within } from '../src/testing/wait.ts';
 
@@ -163,7 +168,8 @@ test('admin: every documented metric is there with HELP and TYPE, and pages answ
   for (const name of names) assert.ok(metrics.documented.has(name), `${name} is missing`);
   assert.equal(metrics.get('edge_backend_latency_ms_count', { backend: 'w' }), 1);
   assert.equal(metrics.get('edge_backend_latency_ms_bucket', { backend: 'w', le: '+Inf' }), 1);
-  assert.equal(metrics.get('edge_engine_info', { engine: 'uring' }), 1);
+  const engine = TEST_ENGINE === 'auto' ? 'uring' : TEST_ENGINE;
+  assert.equal(metrics.get('edge_engine_info', { engine }), 1);
   for (const page of ['/healthz', '/readyz']) assert.equal((await proxy.page(page)).status, 200);
   assert.equal((await proxy.page('/nothing')).status, 404);
 });

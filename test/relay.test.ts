@@ -11,7 +11,12 @@ import {
   type ReadPace,
   sendBulk,
 } from '../src/testing/clients.ts';
-import { connectionsBalance, type ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
+import {
+  connectionsBalance,
+  NOT_PORTABLE,
+  type ProxyProcess,
+  startProxy,
+} from '../src/testing/proxy-process.ts';
 import { echo, hold, startBackend } from '../src/testing/test-backends.ts';
 import { untilStill } from '../src/testing/wait.ts';
 
@@ -74,14 +79,18 @@ for (const { name, host, ...paces } of CASES) {
     const client = await openClient(proxy.address);
     await bothWays(client, await backend.next(0), 100 * MB, paces);
     const metrics = await proxy.untilMetric('edge_session_end_total', 1, { reason: 'completed' });
-    assert.ok(metrics.get('edge_bulk_flows_total') >= 2, 'both directions were spliced');
+    if (!NOT_PORTABLE) {
+      assert.ok(metrics.get('edge_bulk_flows_total') >= 2, 'both directions were spliced');
+    }
     assert.equal(metrics.get('edge_bytes_total', { direction: 'up' }), 100 * MB);
     assert.equal(metrics.get('edge_bytes_total', { direction: 'down' }), 100 * MB);
     assert.equal(metrics.get('edge_buffers_in_use'), 0);
   });
 }
 
-test('relay: a bulk phase moves to splice and an interactive phase after it comes back to buffers', async () => {
+test('relay: a bulk phase moves to splice and an interactive phase after it comes back to buffers', {
+  skip: NOT_PORTABLE,
+}, async () => {
   await using backend = await startBackend(echo);
   await using proxy = await startProxy({ backends: [{ id: 'a', ...backend.row }] });
   const client = await openClient(proxy.address);
@@ -101,7 +110,9 @@ test('relay: a bulk phase moves to splice and an interactive phase after it come
   await proxy.untilMetric('edge_connections_current', 0);
 });
 
-test('relay: a client that stops reading holds few buffers while the other direction is spliced', async () => {
+test('relay: a client that stops reading holds few buffers while the other direction is spliced', {
+  skip: NOT_PORTABLE,
+}, async () => {
   await using backend = await startBackend(hold);
   await using proxy = await startProxy({ backends: [{ id: 'a', ...backend.row }] });
   const client = await openClient(proxy.address);

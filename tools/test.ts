@@ -1,28 +1,44 @@
-// Runs every test file with node's own runner: unit tests beside the sources, end-to-end tests in test/.
-// Arguments select files by substring: `npm test -- select client-table`.
+// Runs every test with node's own runner: unit tests beside the sources, end-to-end tests in test/, and those once more on
+// each of the other engines. Arguments select files by substring (`npm test -- select client-table`), flags go to the runner.
 
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 
+/** What does not depend on the engine, or chooses it itself. */
+const ONCE = /(allocation|cli|engines|geography|health|routing-faults|simulation|tidy)\.test\.ts$/;
+const OTHER_ENGINES = ['epoll', 'portable'];
+
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith('-'));
-const files = globSync([
-  'src/**/*.test.ts',
-  'test/**/*.test.ts',
-  'tools/**/*.test.ts',
-  'bench/**/*.test.ts',
-])
-  .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
-  .sort();
 
-if (files.length === 0) {
+function filesOf(...patterns: string[]): string[] {
+  return globSync(patterns)
+    .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
+    .sort();
+}
+
+function run(files: readonly string[], env: Readonly<Record<string, string>>): number {
+  const result = spawnSync(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', '--test', '--test-concurrency=2', ...flags, ...files],
+    { stdio: 'inherit', env: { ...process.env, ...env } },
+  );
+  return result.status ?? 1;
+}
+
+const endToEnd = filesOf('test/**/*.test.ts');
+const unit = filesOf('src/**/*.test.ts', 'tools/**/*.test.ts', 'bench/**/*.test.ts');
+if (endToEnd.length + unit.length === 0) {
   process.stderr.write(`No test file matches ${wanted.join(', ')}\n`);
   process.exit(2);
 }
 
-const result = spawnSync(
-  process.execPath,
-  ['--disable-warning=ExperimentalWarning', '--test', '--test-concurrency=2', ...flags, ...files],
-  { stdio: 'inherit' },
-);
-process.exit(result.status ?? 1);
+let failed = 0;
+const perEngine = endToEnd.filter((file) => !ONCE.test(file));
+for (const engine of perEngine.length > 0 ? OTHER_ENGINES : []) {
+  process.stdout.write(`\nEnd-to-end tests on engine ${engine}\n`);
+  failed |= run(perEngine, { EDGEPROXY_TEST_ENGINE: engine });
+}
+process.stdout.write('\nAll tests, on the engine that auto chooses\n');
+failed |= run([...unit, ...endToEnd], {});
+process.exit(failed === 0 ? 0 : 1);

@@ -39,6 +39,15 @@ interface Connection {
   failure: number;
 }
 
+/**
+ * Ends a socket by RST. Not by resetAndDestroy(): that ends the stream first, so the peer would see a clean FIN before the
+ * RST; the mark it sets makes destroy() reset at once. A connecting socket has no peer to tell.
+ */
+function abort(socket: net.Socket): void {
+  if (!socket.connecting) Object.assign(socket, { resetAndClosing: true });
+  socket.destroy();
+}
+
 export class PortableEngine implements proactor.Proactor {
   readonly name = 'portable';
   readonly canPump = false;
@@ -58,6 +67,7 @@ export class PortableEngine implements proactor.Proactor {
   #nextSocket = 1;
   #onBatch: (events: number) => void = () => {};
   #scheduled = false;
+  #listening: Promise<unknown> = Promise.resolve();
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: proactor.EngineOptions) {
@@ -159,7 +169,17 @@ export class PortableEngine implements proactor.Proactor {
     });
     // Every worker listens on the same address (SO_REUSEPORT); where the system has none, there is one worker.
     const reusePort = process.platform === 'linux';
+    const listening = new Promise<void>((resolve) => {
+      server.once('listening', resolve);
+      server.once('close', resolve);
+    });
+    this.#listening = Promise.all([this.#listening, listening]);
     server.listen({ host: where.host, port: where.port, ipv6Only: where.v6Only, reusePort });
+  }
+
+  /** Resolves once every accept started so far listens, or has failed. */
+  async listening(): Promise<void> {
+    await this.#listening;
   }
 
   cancelAccept(tag: number): void {
@@ -319,7 +339,7 @@ export class PortableEngine implements proactor.Proactor {
     if (connection === undefined) return;
     connection.failure = -ECANCELED;
     this.#endOperations(connection, -ECANCELED);
-    connection.socket.resetAndDestroy();
+    abort(connection.socket);
   }
 
   pump(): boolean {
@@ -377,14 +397,15 @@ export class PortableEngine implements proactor.Proactor {
   }
 
   reset(_endpoint: number, socket: number): void {
-    this.#connections.get(socket)?.socket.resetAndDestroy();
+    const connection = this.#connections.get(socket);
+    if (connection !== undefined) abort(connection.socket);
     this.#connections.delete(socket);
   }
 
   end(): void {
     clearTimeout(this.#timer);
     for (const server of this.#servers.values()) server.close();
-    for (const { socket } of this.#connections.values()) socket.resetAndDestroy();
+    for (const { socket } of this.#connections.values()) abort(socket);
     this.#servers.clear();
     this.#connections.clear();
   }

@@ -98,11 +98,15 @@ function serve(memory: WorkerMemory, options: WorkerOptions): void {
   const worker = createWorkerState(engine, memory, options);
   Atomics.store(worker.control, CONTROL_ENGINE_FD, engine.descriptor + 1);
   Atomics.store(worker.control, CONTROL_PHASE, PHASE_RUNNING);
-  const isPortable = engine instanceof PortableEngine;
-  const slowNatives = isPortable ? [] : wrappedNatives();
-  report({ type: 'running', engine: engine.name, refusal, slowNatives });
-  if (isPortable) serveByEvents(worker, engine);
-  else serveBlocking(worker);
+  const slowNatives = engine instanceof PortableEngine ? [] : wrappedNatives();
+  const running: WorkerReport = { type: 'running', engine: engine.name, refusal, slowNatives };
+  if (engine instanceof PortableEngine) {
+    serveByEvents(worker, engine);
+    void engine.listening().then(() => report(running));
+  } else {
+    report(running);
+    serveBlocking(worker);
+  }
 }
 
 function report(message: WorkerReport): void {

@@ -14,6 +14,12 @@ import { until, untilStill, within } from './wait.ts';
 
 const BIN = fileURLToPath(new URL('../../bin/edgeproxy', import.meta.url));
 
+/** The engine the suite runs on: all of it runs once per engine. */
+export const TEST_ENGINE = process.env.EDGEPROXY_TEST_ENGINE ?? 'auto';
+/** What node:net cannot do, as the reason to skip a test; false for the other engines. */
+export const NOT_PORTABLE =
+  TEST_ENGINE === 'portable' && 'node:net can neither splice nor leave connections in the queue';
+
 export interface ProxyOptions {
   readonly backends?: readonly BackendRow[];
   /** Settings by their name without the prefix: `{ WORKERS: 1 }`. */
@@ -90,6 +96,8 @@ export class ProxyProcess implements AsyncDisposable {
       CLIENT_TABLE_SIZE: 20_000,
       // Tests count the connections of their backends: only those of clients.
       HEALTH_CHECK_ENABLED: 'false',
+      // The whole suite runs once per engine: tools/test.ts sets it.
+      ENGINE: TEST_ENGINE,
       DB_PATH: this.dbPath,
       ...options.settings,
     };
