@@ -14,7 +14,12 @@ import {
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 /** Environment variables that are no settings: where settings are, and two switches of the tests. */
-const NO_SETTINGS = ['EDGEPROXY_CONFIG', 'EDGEPROXY_FAULT_INJECTION', 'EDGEPROXY_TEST_REQUIRE_ALL'];
+const NO_SETTINGS = [
+  'EDGEPROXY_CONFIG',
+  'EDGEPROXY_FAULT_INJECTION',
+  'EDGEPROXY_TEST_REQUIRE_ALL',
+  'EDGEPROXY_TEST_ENGINE',
+];
 
 function read(patterns: readonly string[]): SourceFile[] {
   return globSync(patterns, { cwd: ROOT }).map((path) => ({

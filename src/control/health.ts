@@ -24,6 +24,8 @@ export interface HealthSettings {
   readonly defaults: CheckDefaults;
   /** Connections of checks at once. */
   readonly concurrentMax: number;
+  /** Called when a backend is healthy again, with its index. */
+  readonly onRecovered?: (index: number) => void;
 }
 
 /** Time, chance and sockets: replaced in tests. */
@@ -329,6 +331,7 @@ export class HealthChecker {
     this.#setGate(target.index, success);
     const [from, to] = success ? ['unhealthy', 'healthy'] : ['healthy', 'unhealthy'];
     const fields = { backend: target.row.id, from, to, reason };
+    if (success) this.#settings.onRecovered?.(target.index);
     if (success) this.#logger.info('A backend is healthy again', fields);
     else this.#logger.warn('A backend is unhealthy', fields);
   }

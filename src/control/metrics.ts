@@ -18,6 +18,8 @@ import {
   STAT_CONNECTIONS,
   STAT_CURRENT,
   STAT_END,
+  STAT_FAIL_OPEN,
+  STAT_LIMIT_DRY_RUN,
   STAT_PUMPS,
   STAT_REJECTED,
   STAT_RETRIES,
@@ -25,6 +27,7 @@ import {
   type WorkerStats,
 } from '../proxy/stats.ts';
 import type { BackendState } from '../route/backend-state.ts';
+import { isBreakerOpen } from '../route/breaker.ts';
 import { type ClientTable, clientTableCounts } from '../route/client-table.ts';
 import { errnoName } from '../sys/errno.ts';
 import type { HealthChecker } from './health.ts';
@@ -122,6 +125,7 @@ export function createMetrics(sources: MetricsSources): Registry {
     'Sessions without affinity: the client table had no row to give',
     STAT_UNBOUND_SESSIONS,
   );
+  addProtectionMetrics(counter);
   add('gauge', 'edge_bindings_current', 'Clients bound to a backend now', () =>
     plain(clientTableCounts(clients).bindings),
   );
@@ -142,17 +146,37 @@ export function createMetrics(sources: MetricsSources): Registry {
   return registry;
 }
 
+function addProtectionMetrics(counter: (name: string, help: string, stat: number) => void): void {
+  counter(
+    'edge_limit_dry_run_total',
+    'Connections that the client limits would have turned away, were they not a dry run',
+    STAT_LIMIT_DRY_RUN,
+  );
+  counter(
+    'edge_fail_open_total',
+    'Connections sent to an ejected backend because the breakers had left no other',
+    STAT_FAIL_OPEN,
+  );
+}
+
 function addBackendMetrics(
   add: AddMetric,
   workers: () => WorkerStats[],
   publisher: Publisher,
-  { active }: BackendState,
+  state: BackendState,
 ): void {
+  const { active } = state;
   const perBackend = (read: (index: number, labels: { backend: string }) => Sample[]): Sample[] =>
     publisher.currentBackends().flatMap(({ index, id }) => read(index, { backend: id }));
   const sum = (index: number, stat: number): number =>
     workers().reduce((total, { backends }) => total + backends[index * BACKEND_STATS + stat], 0);
 
+  add(
+    'gauge',
+    'edge_backend_ejected',
+    'Whether the passive breaker keeps the backend out, 0 or 1',
+    () => perBackend((index, labels) => [{ value: isBreakerOpen(state, index) ? 1 : 0, labels }]),
+  );
   add('gauge', 'edge_backend_connections_current', 'Sessions at the backend now', () =>
     perBackend((index, labels) => [{ value: Atomics.load(active, index), labels }]),
   );

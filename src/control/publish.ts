@@ -7,6 +7,7 @@
 
 import { APPS_MAX, BACKENDS_MAX, REGIONS_MAX } from '../limits.ts';
 import type { BackendState } from '../route/backend-state.ts';
+import { resetBreaker } from '../route/breaker.ts';
 import {
   COUNTRIES_COUNT,
   countryIndex,
@@ -27,6 +28,8 @@ interface PublisherOptions {
   readonly popRegion: string;
   readonly popCountry: string | null;
   readonly backendState: BackendState;
+  /** Called when an id that was not there before gets an index, but for those of the first publication. */
+  readonly onNewBackend?: (index: number) => void;
 }
 
 interface Publication {
@@ -217,9 +220,15 @@ export class Publisher {
   #backendIndex(id: string, free: Iterator<string>): number | null {
     const known = this.#backendIndexes.get(id);
     if (known !== undefined) return known;
-    const index = this.#restingIndex(id) ?? this.#reusedIndex(free) ?? this.#freshIndex();
+    const rested = this.#restingIndex(id);
+    const isNew = rested === null;
+    const index = rested ?? this.#reusedIndex(free) ?? this.#freshIndex();
     if (index === null) return null;
     this.#backendIndexes.set(id, index);
+    if (isNew) {
+      resetBreaker(this.#options.backendState, index);
+      if (this.#publication !== null) this.#options.onNewBackend?.(index);
+    }
     this.#backendIds[index] = id;
     return index;
   }

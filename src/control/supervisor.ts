@@ -6,17 +6,20 @@ import { errorMessage, type ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
 import { usesNative } from '../engine/open.ts';
+import type { ClientLimits } from '../proxy/client-limits.ts';
 import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
 import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
 import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
+import { BREAKER_OPENED, type BreakerPolicy } from '../route/breaker.ts';
 import {
   type ClientTable,
   createClientTable,
   openClientTable,
   sweepClients,
 } from '../route/client-table.ts';
+import { startRamp } from '../route/slow-start.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
@@ -41,6 +44,9 @@ const SLOTS_EXTRA = 1024;
 const MAX_CONNECTIONS_DEFAULT = 1_000_000;
 /** Rows swept per turn of the event loop: about 2 ms, 30 when all of them have expired. */
 const SWEEP_ROWS = 65_536;
+/** Ejections grow by EDGEPROXY_CIRCUIT_TIMEOUT_SECS each time, up to this. */
+const EJECTION_MS_MAX = 300_000;
+const TRIAL_GRACE_MS = 2000;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
 
@@ -63,6 +69,27 @@ function sessionLimit(config: Config, logger: Logger): number {
     });
   }
   return Math.max(1, wanted);
+}
+
+function breakerPolicy(config: Config): BreakerPolicy {
+  return {
+    failureThreshold: config.circuitFailureThreshold,
+    successThreshold: config.circuitSuccessThreshold,
+    ejectionMs: config.circuitTimeoutSecs * MS,
+    ejectionMsMax: Math.max(EJECTION_MS_MAX, config.circuitTimeoutSecs * MS),
+    // A trial reports within its connect, or by its first byte; one that hangs must not hold the backend for ever.
+    trialMs: config.connectTotalTimeoutMs + TRIAL_GRACE_MS,
+  };
+}
+
+function clientLimits(config: Config): ClientLimits {
+  const windowMs = config.rateLimitWindowSecs * MS;
+  return {
+    ratePerMs: config.rateLimitEnabled ? config.rateLimitMaxRequests / windowMs : 0,
+    rateCapacity: config.rateLimitMaxRequests + config.rateLimitBurst,
+    sessionsMax: config.maxConnectionsPerClient,
+    dryRun: config.rateLimitDryRun,
+  };
 }
 
 function workerOptions(
@@ -93,10 +120,19 @@ function workerOptions(
     bindingTtlMs: config.bindingTtlSecs * MS,
     keepaliveSecs: config.keepaliveSecs,
     userTimeoutSecs: config.userTimeoutSecs,
+    breaker: breakerPolicy(config),
+    failOpen: config.circuitFailOpen,
+    slowStartMs: config.slowStartSecs * MS,
+    limits: clientLimits(config),
   };
 }
 
-function startHealth(config: Config, state: BackendState, logger: Logger): HealthChecker | null {
+function startHealth(
+  config: Config,
+  state: BackendState,
+  logger: Logger,
+  onRecovered: (index: number) => void,
+): HealthChecker | null {
   if (!config.healthCheckEnabled) return null;
   return new HealthChecker(
     {
@@ -105,6 +141,7 @@ function startHealth(config: Config, state: BackendState, logger: Logger): Healt
       healthyThreshold: config.healthHealthyThreshold,
       unhealthyThreshold: config.healthUnhealthyThreshold,
       defaults: { type: config.healthCheckType, path: config.healthCheckPath },
+      onRecovered,
       concurrentMax: checksAtOnce(config, raiseDescriptorLimit().soft),
     },
     state,
@@ -132,6 +169,8 @@ class Supervisor {
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
   #stopping = false;
+  readonly #backendStateBuffer = createBackendState();
+  readonly #backendState = openBackendState(this.#backendStateBuffer);
   /** Time 0 of the client table. */
   readonly #epochMs = monotonicMs();
   readonly #usesNative: boolean;
@@ -164,6 +203,7 @@ class Supervisor {
       logger: this.#logger,
       onStopped: () => this.#stopped(),
       onFatal: (error) => this.#fatal(error),
+      onBreaker: (backend, change) => this.#noteBreaker(backend, change),
     });
     try {
       await this.#start(db, maxConnections);
@@ -176,12 +216,12 @@ class Supervisor {
 
   async #start(db: RoutingDb, maxConnections: number): Promise<void> {
     const config = this.#config;
-    const backendState = createBackendState();
     this.#publisher = createPublisher({
       regionMap: await loadRegionMap(config.regionMapPath),
       popRegion: config.region,
       popCountry: config.country,
-      backendState: openBackendState(backendState),
+      backendState: this.#backendState,
+      onNewBackend: (index) => this.#rampUp(index),
     });
     this.#listeners = this.#usesNative
       ? openListeners(config.listen, this.#workers, config.tcpFastOpen)
@@ -198,7 +238,7 @@ class Supervisor {
     await this.#pool.start(
       {
         global: createGlobalBlock(),
-        backendState,
+        backendState: this.#backendStateBuffer,
         clients,
         routing: routing.buffer,
         geo: geo.buffer,
@@ -213,7 +253,9 @@ class Supervisor {
           index,
         ),
     );
-    this.#health = startHealth(config, openBackendState(backendState), this.#logger);
+    this.#health = startHealth(config, this.#backendState, this.#logger, (index) =>
+      this.#rampUp(index),
+    );
     this.#closers.push(() => this.#health?.close());
     this.#checkHealth(rows);
     this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));
@@ -225,7 +267,7 @@ class Supervisor {
       logger: this.#logger,
       pool: this.#pool,
       publisher: this.#publisher,
-      backendState: openBackendState(backendState),
+      backendState: this.#backendState,
       clients: openClientTable(clients, CONTROL_OWNER_ID),
       reloadErrors: () => this.#reloadErrors,
       health: this.#health,
@@ -311,6 +353,28 @@ class Supervisor {
         onError(error as ProxyError);
       }
     };
+  }
+
+  #noteBreaker(backend: number, change: number): void {
+    const id = this.#publisher.backendId(backend);
+    if (change === BREAKER_OPENED) {
+      this.#logger.warn('A backend is ejected after failures', { backend: id });
+      return;
+    }
+    this.#logger.info('A backend is taken back after successful trials', { backend: id });
+    this.#rampUp(backend);
+  }
+
+  /** Slow start of a new or recovered backend. */
+  #rampUp(backend: number): void {
+    const { slowStartSecs } = this.#config;
+    if (slowStartSecs === 0) return;
+    startRamp(
+      this.#backendState,
+      backend,
+      Math.floor(monotonicMs() - this.#epochMs),
+      slowStartSecs * MS,
+    );
   }
 
   /** Frees expired client rows a slice at a time, so that the event loop stays free. */

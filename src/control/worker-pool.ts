@@ -53,6 +53,8 @@ export interface WorkerPoolOptions {
   readonly onStopped: () => void;
   /** A worker cannot run at all (its engine is refused, or it keeps dying at start). */
   readonly onFatal: (error: ProxyError) => void;
+  /** A worker opened or closed a backend's breaker (route/breaker.ts). */
+  readonly onBreaker: (backend: number, change: number) => void;
 }
 
 interface Member {
@@ -159,6 +161,9 @@ export class WorkerPool {
       throw new ProxyError('ERR_ENGINE', `Cannot start: ${report.reason}`);
     }
     if (report.type === 'running') this.#noteRunning(member, report);
+    thread.on('message', (message: WorkerReport) => {
+      if (message.type === 'breaker') this.#options.onBreaker(message.backend, message.change);
+    });
   }
 
   #noteRunning(member: Member, report: Extract<WorkerReport, { type: 'running' }>): void {

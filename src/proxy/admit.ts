@@ -1,5 +1,5 @@
-// From an accepted socket to an open backend connection: who the client is, which backend, connect, and the next-best backend when
-// that fails. DESIGN 3.4 is the order of decisions.
+// From an accepted socket to an open backend connection: who the client is, which backend, connect, and the next-best
+// backend when that fails. DESIGN 3.4 is the order of decisions.
 
 import { takeSlot } from '../base/slot-pool.ts';
 import { clearTimer, setTimerTicks } from '../base/timer-wheel.ts';
@@ -13,6 +13,7 @@ import {
 import { lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
 import { ALL_FULL, releaseBackend, reserveBackend, reserveBound } from '../route/select.ts';
 import { ECANCELED, ETIMEDOUT } from '../sys/errno.ts';
+import { checkClientLimits, PASS } from './client-limits.ts';
 import {
   REASON_CONNECT_FAILED,
   REASON_CONNECT_TIMEOUT,
@@ -36,10 +37,12 @@ import {
   countConnect,
   countConnectFailure,
   STAT_CURRENT,
+  STAT_FAIL_OPEN,
   STAT_REJECTED,
   STAT_RETRIES,
   STAT_UNBOUND_SESSIONS,
 } from './stats.ts';
+import { backendFailed } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
 /** IPv4 clients are keyed as IPv4-mapped IPv6, so that they never meet an IPv6 client's key. */
@@ -58,6 +61,11 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
   const { engine, peer, options, stats } = worker;
   if (engine.readPeer(socket, peer) < 0) {
     reject(worker, socket, REJECT_CLIENT_GONE);
+    return false;
+  }
+  const limitRow = checkClientLimits(worker);
+  if (limitRow < PASS) {
+    reject(worker, socket, -2 - limitRow);
     return false;
   }
   const app = options.listeners[listener].app;
@@ -81,6 +89,7 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
   const slot = backend < 0 ? -1 : takeSlot(worker.sessions.slots);
   if (slot < 0) {
     if (row !== NO_CLIENT) releaseClient(worker.clients, row, worker.clientClock[0]);
+    if (limitRow !== PASS) releaseClient(worker.clients, limitRow, worker.clientClock[0]);
     if (backend >= 0) releaseBackend(worker.backendState, backend);
     const reason =
       backend >= 0
@@ -92,6 +101,7 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
     return false;
   }
   openSession(worker, slot, socket, app, country, row);
+  worker.sessions.limitRow[slot] = limitRow + 1;
   connectTo(worker, slot, backend);
   return true;
 }
@@ -133,6 +143,8 @@ function connectTo(worker: WorkerState, slot: number, backend: number): void {
   const { sessions, engine, selector } = worker;
   const snapshot = selector.snapshot;
   sessions.backend[slot] = backend + 1;
+  sessions.trial[slot] = selector.trial;
+  if (selector.failedOpen) worker.stats.totals[STAT_FAIL_OPEN]++;
   if (snapshot === null) return;
   sessions.incarnation[slot] = snapshot.incarnation[backend];
   const family = snapshot.family[backend];
@@ -185,6 +197,7 @@ export function onConnect(worker: WorkerState, endpoint: number, result: number)
     return;
   }
   countConnectFailure(stats, backend);
+  backendFailed(worker, slot);
   closeEndpoint(worker, endpoint, 1);
   releaseReserved(worker, slot);
   sessions.failed[slot * sessions.attemptsMax + sessions.attempts[slot]] = backend;

@@ -41,6 +41,8 @@ export const REJECT_NO_BACKEND = 0;
 export const REJECT_HARD_LIMIT = 1;
 export const REJECT_MAX_CONNECTIONS = 2;
 export const REJECT_CLIENT_GONE = 3;
+export const REJECT_RATE_LIMITED = 4;
+export const REJECT_CLIENT_SESSIONS = 5;
 
 /** By rejection number. */
 export const REJECT_REASONS: readonly ReasonText[] = [
@@ -48,4 +50,6 @@ export const REJECT_REASONS: readonly ReasonText[] = [
   { name: 'hard_limit', help: 'Every backend that could take it is at its hard limit' },
   { name: 'max_connections', help: 'No session slot was free' },
   { name: 'client_gone', help: 'The client had left before it was accepted' },
+  { name: 'rate_limited', help: 'The client address opens connections faster than allowed' },
+  { name: 'client_sessions', help: 'The client address has as many sessions as allowed' },
 ];

@@ -7,9 +7,10 @@ import { clearTimer } from '../base/timer-wheel.ts';
 import { releaseClient } from '../route/client-table.ts';
 import { releaseBackend } from '../route/select.ts';
 import { REASON_COMPLETED, REASON_NONE } from './close-reason.ts';
-import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
+import { STATE_CLOSING, STATE_FREE, STATE_RELAYING } from './sessions.ts';
 import { GLOBAL_SESSIONS } from './shared.ts';
 import { STAT_CURRENT, STAT_END } from './stats.ts';
+import { judgeEnd } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
 /**
@@ -21,6 +22,7 @@ export function endSession(worker: WorkerState, slot: number, reason: number): v
   if (sessions.state[slot] === STATE_CLOSING) return;
   assert(sessions.state[slot] !== STATE_FREE, 'Ended a session that is not open');
   assert(reason !== REASON_NONE, 'A session ended without a reason');
+  if (sessions.state[slot] === STATE_RELAYING) judgeEnd(worker, slot, reason);
   sessions.state[slot] = STATE_CLOSING;
   sessions.reason[slot] = reason;
   sessions.resetOnClose[slot] = reason === REASON_COMPLETED ? 0 : 1;
@@ -61,17 +63,21 @@ function finishSession(worker: WorkerState, slot: number): void {
   closeEndpoint(worker, client, sessions.resetOnClose[slot]);
   closeEndpoint(worker, client + 1, sessions.resetOnClose[slot]);
   releaseReserved(worker, slot);
-  const row = sessions.clientRow[slot] - 1;
-  if (row >= 0) {
-    sessions.clientRow[slot] = 0;
-    releaseClient(worker.clients, row, worker.clientClock[0]);
-  }
+  releaseRow(worker, sessions.clientRow, slot);
+  releaseRow(worker, sessions.limitRow, slot);
   stats.totals[STAT_END + sessions.reason[slot]]++;
   stats.totals[STAT_CURRENT]--;
   clearTimer(worker.timers, slot);
   sessions.state[slot] = STATE_FREE;
   freeSlot(sessions.slots, slot);
   Atomics.sub(worker.global, GLOBAL_SESSIONS, 1);
+}
+
+function releaseRow(worker: WorkerState, rows: Int32Array, slot: number): void {
+  const row = rows[slot] - 1;
+  if (row < 0) return;
+  rows[slot] = 0;
+  releaseClient(worker.clients, row, worker.clientClock[0]);
 }
 
 /** Gives the slot's place at its backend back. */

@@ -1,5 +1,6 @@
-// Gives back what a dead worker held: its sockets and those it had parked (by RST, its clients must not see a clean end), its places at backends,
-// its client rows and its locks. Called by the supervisor after the thread has ended; nobody else writes the tables then.
+// Gives back what a dead worker held: its sockets and those it had parked (by RST, its clients must not see a clean end),
+// its places at backends, its client rows and its locks. Called by the supervisor after the thread has ended; nobody else
+// writes the tables then.
 
 import { openBackendState } from '../route/backend-state.ts';
 import { type ClientTable, releaseClient, releaseLocksOf } from '../route/client-table.ts';
@@ -27,7 +28,7 @@ export function reclaimWorker(
   if (engineFd >= 0) closeDescriptor(engineFd);
   control[CONTROL_ENGINE_FD] = 0;
   releaseLocksOf(memory.clients, workerId);
-  const { sockets, backend, clientRow } = openSharedSessions(memory.sessions);
+  const { sockets, backend, clientRow, limitRow } = openSharedSessions(memory.sessions);
   const { active } = openBackendState(memory.backendState);
   let lost = 0;
   for (let slot = 0; slot < backend.length; slot++) {
@@ -35,9 +36,9 @@ export function reclaimWorker(
     reclaimSocket(sockets, slot * 2, hadDescriptors);
     reclaimSocket(sockets, slot * 2 + 1, hadDescriptors);
     if (backend[slot] !== 0) Atomics.sub(active, backend[slot] - 1, 1);
-    if (clientRow[slot] !== 0) releaseClient(clients, clientRow[slot] - 1, nowMs);
+    reclaimRow(clients, clientRow, slot, nowMs);
+    reclaimRow(clients, limitRow, slot, nowMs);
     if (backend[slot] !== 0) backend[slot] = 0;
-    if (clientRow[slot] !== 0) clientRow[slot] = 0;
   }
   for (let index = 0; index < PARKED_MAX; index++) {
     reclaimSocket(control, CONTROL_PARKED + index * 2, hadDescriptors);
@@ -47,6 +48,12 @@ export function reclaimWorker(
   totals[STAT_CURRENT] = 0;
   Atomics.sub(new Int32Array(memory.global), GLOBAL_SESSIONS, lost);
   return lost;
+}
+
+function reclaimRow(clients: ClientTable, rows: Int32Array, slot: number, nowMs: number): void {
+  if (rows[slot] === 0) return;
+  releaseClient(clients, rows[slot] - 1, nowMs);
+  rows[slot] = 0;
 }
 
 function reclaimSocket(sockets: Int32Array, endpoint: number, isDescriptor: boolean): void {

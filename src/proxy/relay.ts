@@ -29,6 +29,7 @@ import {
   STATE_RELAYING,
 } from './sessions.ts';
 import { STAT_BUFFER_WAITS, STAT_BYTES, STAT_PUMPS } from './stats.ts';
+import { backendAnswered } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
 /** Buffers one direction may have waiting before its receive stops. */
@@ -114,6 +115,7 @@ function received(worker: WorkerState, endpoint: number, buffer: number, bytes: 
   const { sessions, engine } = worker;
   const slot = endpoint >> 1;
   const target = endpoint ^ 1;
+  if ((endpoint & 1) === 1 && sessions.bytes[endpoint] === 0) backendAnswered(worker, slot);
   countBytes(worker, endpoint, bytes);
   if (sessions.dead[target] === 1) {
     // Nobody to send to; but a peer that cannot write may never read what the dead one sent before. No activity: what

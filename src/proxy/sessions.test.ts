@@ -31,7 +31,7 @@ test('initSession() clears every field that a session before may have left', () 
     if (ArrayBuffer.isView(field)) (field as Uint8Array).fill(7);
   }
   // Set by admit() itself, or meaningless until the field that counts them says otherwise.
-  const set = ['sockets', 'backend', 'clientRow', 'app', 'country', 'state', 'free'];
+  const set = ['sockets', 'backend', 'incarnation', 'clientRow', 'app', 'country', 'state', 'free'];
   const counted = ['failed', 'sendOffset', 'attemptAt', 'generation', 'pending'];
   initSession(sessions, 2, Float64Array.of(1000));
   for (const [name, field] of Object.entries(sessions)) {

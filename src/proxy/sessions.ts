@@ -31,8 +31,8 @@ export const ENDED_PASSED = 2;
 /** The source failed: the session is reset once what it sent before is delivered. */
 export const ENDED_ERROR = 3;
 
-/** Bytes per slot of the shared part: two sockets, a backend, a client row. */
-const SHARED_BYTES = 16;
+/** Bytes per slot of the shared part: two sockets, a backend, a client row, a limit row. */
+const SHARED_BYTES = 20;
 
 /** Shared part; all values are stored + 1, so that untouched memory reads as "none". */
 export interface SharedSessions {
@@ -42,6 +42,8 @@ export interface SharedSessions {
   readonly backend: Int32Array;
   /** By slot: client table row + 1. */
   readonly clientRow: Int32Array;
+  /** By slot: the row that counts the client's sessions + 1. */
+  readonly limitRow: Int32Array;
 }
 
 export interface Sessions extends SharedSessions {
@@ -63,6 +65,8 @@ export interface Sessions extends SharedSessions {
   /** `attemptsMax` per slot. */
   readonly failed: Int32Array;
   readonly attemptsMax: number;
+  /** Number of the breaker's trial that this session is, 0 = none. */
+  readonly trial: Int32Array;
   readonly lastError: Int16Array;
   readonly longLived: Uint8Array;
   readonly resetOnClose: Uint8Array;
@@ -103,6 +107,7 @@ export function openSharedSessions(buffer: SharedArrayBuffer): SharedSessions {
     sockets: new Int32Array(buffer, 0, capacity * 2),
     backend: new Int32Array(buffer, capacity * 8, capacity),
     clientRow: new Int32Array(buffer, capacity * 12, capacity),
+    limitRow: new Int32Array(buffer, capacity * 16, capacity),
   };
 }
 
@@ -123,6 +128,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     failed: new Int32Array(capacity * attemptsMax),
     attemptsMax,
     lastError: new Int16Array(capacity),
+    trial: new Int32Array(capacity),
     longLived: new Uint8Array(capacity),
     resetOnClose: new Uint8Array(capacity),
     acceptedAt: new Float64Array(capacity),
@@ -151,6 +157,8 @@ export function initSession(sessions: Sessions, slot: number, clock: Float64Arra
   sessions.reason[slot] = 0;
   sessions.attempts[slot] = 0;
   sessions.lastError[slot] = 0;
+  sessions.trial[slot] = 0;
+  sessions.limitRow[slot] = 0;
   sessions.longLived[slot] = 0;
   sessions.resetOnClose[slot] = 0;
   sessions.acceptedAt[slot] = clock[0];

@@ -42,7 +42,9 @@ export type WorkerReport =
       /** Native calls that this Node wraps in JavaScript. */
       readonly slowNatives: readonly string[];
     }
-  | { readonly type: 'refused'; readonly reason: string };
+  | { readonly type: 'refused'; readonly reason: string }
+  /** A backend's breaker opened or closed: BREAKER_OPENED, BREAKER_CLOSED of route/breaker.ts. */
+  | { readonly type: 'breaker'; readonly backend: number; readonly change: number };
 
 function takePublication(worker: WorkerState, command: WorkerCommand): void {
   if (command.type === 'routing') useSnapshot(worker.selector, openSnapshot(command.buffer));
@@ -96,6 +98,7 @@ function serve(memory: WorkerMemory, options: WorkerOptions): void {
     return;
   }
   const worker = createWorkerState(engine, memory, options);
+  worker.onBreaker = (backend, change) => report({ type: 'breaker', backend, change });
   Atomics.store(worker.control, CONTROL_ENGINE_FD, engine.descriptor + 1);
   Atomics.store(worker.control, CONTROL_PHASE, PHASE_RUNNING);
   const slowNatives = engine instanceof PortableEngine ? [] : wrappedNatives();

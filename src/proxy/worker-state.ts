@@ -3,11 +3,13 @@
 import { createTimerWheel, type TimerWheel } from '../base/timer-wheel.ts';
 import type { Proactor } from '../engine/proactor.ts';
 import { type BackendState, openBackendState } from '../route/backend-state.ts';
+import type { BreakerPolicy } from '../route/breaker.ts';
 import { type ClientTable, openClientTable } from '../route/client-table.ts';
 import { type GeoTable, openGeoTable } from '../route/geo-table.ts';
 import { createSelector, type Selector, useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import type { PeerAddress } from '../sys/socket.ts';
+import { type ClientLimits, NO_LIMITS } from './client-limits.ts';
 import { createSessions, type Sessions } from './sessions.ts';
 import { openWorkerStats, type WorkerStats } from './stats.ts';
 
@@ -42,6 +44,14 @@ export interface WorkerOptions {
   readonly bindingTtlMs: number;
   readonly keepaliveSecs: number;
   readonly userTimeoutSecs: number;
+  /** Passive breaker of each backend; absent = off. */
+  readonly breaker?: BreakerPolicy;
+  /** When breakers leave an app no backend at all, use the ejected ones. */
+  readonly failOpen?: boolean;
+  /** Slow start of new and recovered backends; absent or 0 = off. */
+  readonly slowStartMs?: number;
+  /** Limits of each client address; absent = none. */
+  readonly limits?: ClientLimits;
 }
 
 /** Shared memory the worker is handed; see the files that lay each of them out. */
@@ -67,6 +77,10 @@ export interface WorkerState {
   readonly clients: ClientTable;
   readonly selector: Selector;
   geo: GeoTable;
+  readonly breaker: BreakerPolicy | null;
+  readonly limits: ClientLimits;
+  /** Called when a breaker opened or closed (route/breaker.ts). */
+  onBreaker: (backend: number, change: number) => void;
   readonly timers: TimerWheel;
   /** One element: the time of this batch, ms. An array, because a plain field would allocate on every store. */
   readonly clock: Float64Array;
@@ -104,7 +118,12 @@ export function createWorkerState(
   const sessions = createSessions(memory.sessions, options.connectRetries + 1);
   const { capacity } = sessions.slots;
   const backendState = openBackendState(memory.backendState);
-  const selector = createSelector(backendState, options.seed);
+  const breaker = options.breaker ?? null;
+  const selector = createSelector(backendState, options.seed, {
+    breaker,
+    failOpen: options.failOpen ?? false,
+    rampMs: options.slowStartMs ?? 0,
+  });
   useSnapshot(selector, openSnapshot(memory.routing));
   const now = engine.now();
   return {
@@ -118,6 +137,9 @@ export function createWorkerState(
     clients: openClientTable(memory.clients, options.workerId),
     selector,
     geo: openGeoTable(memory.geo),
+    breaker,
+    limits: options.limits ?? NO_LIMITS,
+    onBreaker: () => {},
     timers: createTimerWheel(capacity, TICK_MS, now),
     clock: Float64Array.of(now),
     clientClock: Float64Array.of(Math.floor(now - options.epochMs)),

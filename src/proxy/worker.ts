@@ -15,6 +15,7 @@ import {
   OP_RECEIVE,
   OP_SEND,
 } from '../engine/proactor.ts';
+import { setSelectorTime } from '../route/select.ts';
 import {
   onAccept,
   parkedCount,
@@ -66,6 +67,7 @@ export function runBatch(
 ): boolean {
   worker.clock[0] = worker.engine.now();
   worker.clientClock[0] = Math.floor(worker.clock[0] - worker.options.epochMs);
+  setSelectorTime(worker.selector, worker.clientClock[0]);
   for (let event = 0; event < events; event++) handleEvent(worker, event * EVENT_WORDS);
   const { totals } = worker.stats;
   totals[STAT_BATCHES]++;

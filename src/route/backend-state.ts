@@ -1,6 +1,8 @@
-// The mutable shared numbers of every backend, by backend index: open sessions and gate bits.
-// One fixed-size buffer for the life of the process; every write goes through Atomics.
-// `active` is written by the workers (select.ts), `gate` by health, breaker and drain logic.
+// The mutable shared numbers of every backend, by backend index: open sessions, gate bits, breaker
+// and slow start. One fixed-size buffer for the life of the process; every write goes through
+// Atomics. `active` is written by the workers (select.ts), `gate` by health, breaker and drain
+// logic, the breaker's words by breaker.ts, `rampEnd` by slow-start.ts. All zero: nothing is amiss.
+// Times here are ticks of 100 ms: whole ms would overflow 31 bits after 24 days, ticks in 6 years.
 
 import { BACKENDS_MAX } from '../limits.ts';
 
@@ -10,21 +12,62 @@ export const GATE_BREAKER = 2;
 export const GATE_DRAIN = 4;
 export const GATE_PATH = 8;
 
+export const BACKEND_TICK_MS = 100;
+
 export interface BackendState {
   /** Open sessions plus reservations; never above the backend's hard limit. */
   readonly active: Int32Array;
   /** GATE_ bits; 0 lets sessions in. */
   readonly gate: Int32Array;
+  /** Breaker: open or closed, what it counts, ejections so far; see breaker.ts. */
+  readonly breaker: Int32Array;
+  /** Tick of the breaker's next trial; while closed the tick it closed at. */
+  readonly breakerAt: Int32Array;
+  /** Tick at which slow start ends; 0 = none. */
+  readonly rampEnd: Int32Array;
 }
 
+const ARRAYS = 5;
+
 export function createBackendState(): SharedArrayBuffer {
-  return new SharedArrayBuffer(BACKENDS_MAX * Int32Array.BYTES_PER_ELEMENT * 2);
+  return new SharedArrayBuffer(BACKENDS_MAX * Int32Array.BYTES_PER_ELEMENT * ARRAYS);
 }
 
 export function openBackendState(buffer: SharedArrayBuffer): BackendState {
   const bytes = BACKENDS_MAX * Int32Array.BYTES_PER_ELEMENT;
+  const array = (index: number) => new Int32Array(buffer, index * bytes, BACKENDS_MAX);
   return {
-    active: new Int32Array(buffer, 0, BACKENDS_MAX),
-    gate: new Int32Array(buffer, bytes, BACKENDS_MAX),
+    active: array(0),
+    gate: array(1),
+    breaker: array(2),
+    breakerAt: array(3),
+    rampEnd: array(4),
   };
+}
+
+/** The tick of a time in ms since the start; the same start for all threads. */
+export function backendTick(nowMs: number): number {
+  return Math.floor(nowMs / BACKEND_TICK_MS);
+}
+
+/**
+ * Adds a session unless the backend is full (0 = no limit).
+ * Compare-exchange rather than add, check and undo: `active` is then never above the limit, not
+ * even for a moment, so no other worker or metric sees a backend full that has room.
+ */
+export function reserveActive(state: BackendState, backend: number, hardLimit: number): boolean {
+  const { active } = state;
+  if (hardLimit === 0) {
+    Atomics.add(active, backend, 1);
+    return true;
+  }
+  // A plain read may be stale: then the exchange fails and says the true count.
+  let seen = active[backend];
+  while (seen < hardLimit) {
+    // A lost exchange means another worker moved the count: progress for one of them.
+    const before = Atomics.compareExchange(active, backend, seen, seen + 1);
+    if (before === seen) return true;
+    seen = before;
+  }
+  return false;
 }

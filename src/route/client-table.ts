@@ -10,7 +10,7 @@
 //   records     40 bytes a row: last seen ms (f64), address words (u32 × 4), open sessions (u32),
 //               binding (u32: incarnation << 16 | backend index + 1, 0 = none),
 //               place in the index (i32, negative = free row), app index (u32)
-//   spare       12 bytes a row: room for a token bucket (f64 at, f32 tokens)
+//   buckets     8 bytes a row: when its token bucket is full again (f64, see token-bucket.ts)
 //
 // A bucket's lock guards its places and 0 → 1 of its rows' open sessions. A session's owner changes
 // binding, last seen and n → n - 1 without it. All zero is an empty table, so memory nobody used
@@ -18,7 +18,7 @@
 // Callers pass whole milliseconds and signed address words where they can: others get boxed.
 
 import { assert } from '../base/assert.ts';
-import { BACKENDS_MAX, CLIENT_TABLE_ROWS_MAX } from '../limits.ts';
+import { APPS_MAX, BACKENDS_MAX, CLIENT_TABLE_ROWS_MAX } from '../limits.ts';
 import { CLIENT_KEY_WORDS, hashClient } from './client-hash.ts';
 import { lockBucket, releaseDeadLock, tryLockBucket, unlockBucket } from './client-lock.ts';
 
@@ -34,7 +34,10 @@ const OPEN_WORD = 6;
 const BINDING_WORD = 7;
 const PLACE_WORD = 8;
 const APP_WORD = 9;
-const SPARE_WORDS = 3;
+const TOKEN_WORDS = 2;
+
+/** The app of rows that count a client's connections for its limits, not its bindings. */
+export const CLIENT_LIMIT_APP = APPS_MAX;
 
 /** Header words; what changes has a cache line of its own. */
 const HEADER_WORDS = 80;
@@ -58,6 +61,8 @@ export interface ClientTable {
   /** Word offsets of the index and of the records; the locks follow the header. */
   readonly indexWord: number;
   readonly recordsWord: number;
+  /** Offset in `doubles` of the token buckets. */
+  readonly tokensDouble: number;
   /** Two words; secret, or clients could aim at one bucket. */
   readonly seed: Int32Array;
   /** Scratch: address words and app of the client at hand. */
@@ -78,8 +83,8 @@ export function clientTableBytes(capacity: number): number {
     throw new RangeError(`Cannot create client table of ${capacity} rows: must be ${allowed}`);
   }
   const recordsWord = indexWordFor(capacity) + bucketsFor(capacity) * BUCKET_WORDS;
-  // Whole pairs of words, for the float64 view.
-  return Math.ceil((recordsWord + capacity * (RECORD_WORDS + SPARE_WORDS)) / 2) * 8;
+  // All even numbers of words, for the float64 view.
+  return (recordsWord + capacity * (RECORD_WORDS + TOKEN_WORDS)) * 4;
 }
 
 /** `seed` is two random 32-bit words. Touches only the header's page. */
@@ -100,13 +105,15 @@ export function openClientTable(buffer: SharedArrayBuffer, ownerId: number): Cli
   const rows = words[HEADER_ROWS];
   assert(buffer.byteLength === clientTableBytes(rows), 'Not a client table');
   const buckets = words[HEADER_BUCKETS];
+  const recordsWord = indexWordFor(rows) + buckets * BUCKET_WORDS;
   return {
     words,
     doubles: new Float64Array(buffer),
     rows,
     buckets,
     indexWord: indexWordFor(rows),
-    recordsWord: indexWordFor(rows) + buckets * BUCKET_WORDS,
+    recordsWord,
+    tokensDouble: (recordsWord + rows * RECORD_WORDS) / 2,
     seed: words.slice(HEADER_SEED, HEADER_SEED + 2),
     key: new Int32Array(CLIENT_KEY_WORDS),
     hashes: new Uint32Array(2),
@@ -205,6 +212,25 @@ export function bindClient(
 /** Open sessions of the client at this moment, the caller's own included. */
 export function clientOpenSessions(table: ClientTable, row: number): number {
   return Atomics.load(table.words, recordWord(table, row) + OPEN_WORD);
+}
+
+/**
+ * Locks a row of CLIENT_LIMIT_APP for token-bucket.ts; returns the lock's word for unlockBucket().
+ * The caller holds a session on the row, so it stays where it is.
+ */
+export function lockLimitRow(table: ClientTable, row: number): number {
+  const { words, ownerId } = table;
+  const record = recordWord(table, row);
+  assert(words[record + APP_WORD] === CLIENT_LIMIT_APP, 'Not a row for limits');
+  const lock = HEADER_WORDS + Math.floor(words[record + PLACE_WORD] / PLACES_PER_BUCKET);
+  lockBucket(words, lock, ownerId);
+  return lock;
+}
+
+/** Keeps a row from expiring, and from being evicted before others, as if seen at `untilMs`. */
+export function keepClientUntil(table: ClientTable, row: number, untilMs: number): void {
+  const lastSeen = recordWord(table, row) >> 1;
+  if (untilMs > table.doubles[lastSeen]) table.doubles[lastSeen] = untilMs;
 }
 
 /** Frees the expired idle rows of rows `fromRow` to `fromRow + rows - 1`; returns how many. */
@@ -398,6 +424,8 @@ function occupyRow(
   words[record + ADDRESS_WORD + 3] = key[3];
   words[record + APP_WORD] = key[4];
   table.doubles[record >> 1] = nowMs;
+  // A full bucket. Other rows never use theirs, so its memory stays untouched.
+  if (key[4] === CLIENT_LIMIT_APP) table.doubles[table.tokensDouble + row] = 0;
   Atomics.store(words, record + OPEN_WORD, 1);
   words[record + PLACE_WORD] = place;
   const at = placeWord(table, place);

@@ -11,7 +11,16 @@ import {
   TIER_SCAN_MAX,
   TWO_CHOICE_ROUNDS_MAX,
 } from '../limits.ts';
-import { type BackendState, GATE_BREAKER, GATE_DRAIN, GATE_HEALTH } from './backend-state.ts';
+import {
+  type BackendState,
+  backendTick,
+  GATE_BREAKER,
+  GATE_DRAIN,
+  GATE_HEALTH,
+  reserveActive,
+} from './backend-state.ts';
+import { type BreakerPolicy, isTrialDue, NO_TRIAL, tryHalfOpen } from './breaker.ts';
+import { rampFactor } from './slow-start.ts';
 import { FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT, type Snapshot } from './snapshot.ts';
 import {
   clearTierPlans,
@@ -31,6 +40,18 @@ export const NO_BACKEND = -1;
 /** There are candidates, but every one of them is at its hard limit. */
 export const ALL_FULL = -2;
 
+const ALL_GATES = -1;
+
+/** Settings; all off unless given. */
+export interface SelectorOptions {
+  /** Lets one trial at a time reach an ejected backend whose time is over; null = nobody. */
+  readonly breaker: BreakerPolicy | null;
+  /** When the breakers leave a client no backend at all, use the ejected ones; needs `breaker`. */
+  readonly failOpen: boolean;
+  /** Length of slow start, 0 = off. */
+  readonly rampMs: number;
+}
+
 export interface Selector {
   readonly state: BackendState;
   readonly plans: TierPlans;
@@ -41,6 +62,16 @@ export interface Selector {
   /** One element, the xorshift state; never 0. */
   readonly random: Int32Array;
   snapshot: Snapshot | null;
+  readonly options: SelectorOptions;
+  readonly rampTicks: number;
+  /** The time, for trials and ramps: set it once per batch, see setSelectorTime. */
+  tick: number;
+  /** Gate bits that count: all of them but while failing open. */
+  gateMask: number;
+  /** Of the last reservation: the number of the breaker's trial it is, or NO_TRIAL. */
+  trial: number;
+  /** Of the last reservation: the breakers had left no other backend. */
+  failedOpen: boolean;
 }
 
 /** One backend as explainSelection sees it: the row of `edgeproxy explain`. */
@@ -66,7 +97,11 @@ export interface Candidate {
 }
 
 /** `seed` is any integer; selectors of one process should get different ones. */
-export function createSelector(state: BackendState, seed: number): Selector {
+export function createSelector(
+  state: BackendState,
+  seed: number,
+  options: Partial<SelectorOptions> = {},
+): Selector {
   const mixed = Math.imul((seed | 0) ^ 0x5bd1_e995, 0x9e37_79b1);
   return {
     state,
@@ -75,7 +110,18 @@ export function createSelector(state: BackendState, seed: number): Selector {
     turn: new Float64Array(1),
     random: Int32Array.of(mixed === 0 ? 1 : mixed),
     snapshot: null,
+    options: { breaker: null, failOpen: false, rampMs: 0, ...options },
+    rampTicks: backendTick((options.rampMs ?? 0) + 99),
+    tick: 0,
+    gateMask: ALL_GATES,
+    trial: NO_TRIAL,
+    failedOpen: false,
   };
+}
+
+/** `nowMs` since the same start for all threads, the one that breaker and slow start are told. */
+export function setSelectorTime(selector: Selector, nowMs: number): void {
+  selector.tick = backendTick(nowMs);
 }
 
 export function useSnapshot(selector: Selector, snapshot: Snapshot): void {
@@ -86,6 +132,7 @@ export function useSnapshot(selector: Selector, snapshot: Snapshot): void {
 /**
  * The best backend with its `active` already incremented (give it back with releaseBackend), or
  * NO_BACKEND or ALL_FULL. `excluded` holds backend indexes that failed for this client before.
+ * `selector.trial` and `selector.failedOpen` then tell what the breakers had to do with it.
  */
 export function reserveBackend(
   selector: Selector,
@@ -96,9 +143,28 @@ export function reserveBackend(
 ): number {
   assert(countryIndex >= 0 && countryIndex < COUNTRIES_MAX, 'Country index out of range');
   const { snapshot, plans } = selector;
+  selector.trial = NO_TRIAL;
+  selector.failedOpen = false;
   if (snapshot === null || appIndex >= snapshot.appEnd) return NO_BACKEND;
-  const { words } = plans;
   const plan = tierPlan(plans, snapshot, appIndex, countryIndex);
+  const picked = reserveByPlan(selector, snapshot, plan, excluded, excludedCount);
+  if (picked !== NO_BACKEND || !selector.options.failOpen) return picked;
+  // A second round instead of more to remember in the first: it is for the worst hour only.
+  selector.gateMask = ~GATE_BREAKER;
+  const last = reserveByPlan(selector, snapshot, plan, excluded, excludedCount);
+  selector.gateMask = ALL_GATES;
+  selector.failedOpen = last >= 0;
+  return last;
+}
+
+function reserveByPlan(
+  selector: Selector,
+  snapshot: Snapshot,
+  plan: number,
+  excluded: Int32Array,
+  excludedCount: number,
+): number {
+  const { words } = selector.plans;
   let result = NO_BACKEND;
   let level = plan + 1;
   for (let levels = words[plan]; levels > 0; levels--) {
@@ -127,13 +193,15 @@ export function reserveBound(
   incarnation: number,
 ): boolean {
   const { snapshot, state } = selector;
+  selector.trial = NO_TRIAL;
+  selector.failedOpen = false;
   if (snapshot === null || backendIndex < 0 || backendIndex >= snapshot.backendEnd) return false;
   if (snapshot.flags[backendIndex] !== (FLAG_PRESENT | FLAG_ENABLED)) return false;
   if (snapshot.incarnation[backendIndex] !== incarnation) return false;
   if (appIndex !== 0 && snapshot.app[backendIndex] !== appIndex) return false;
   // Pairs with the store of whoever closes the gate: after it no session is added here.
   if (Atomics.load(state.gate, backendIndex) !== 0) return false;
-  return reserve(state, backendIndex, snapshot.hardLimit[backendIndex]);
+  return reserveActive(state, backendIndex, snapshot.hardLimit[backendIndex]);
 }
 
 /** Every backend of the app, as the data plane would prefer them; those it would not take last. */
@@ -155,7 +223,7 @@ export function explainSelection(
     candidates.push({
       index,
       tier,
-      score: scoreOf(tier, active, snapshot.softLimit[index], snapshot.weight[index]),
+      score: scoreOf(tier, active, snapshot.softLimit[index], weightOf(selector, snapshot, index)),
       distanceKm: tier === 3 ? tierDistanceKm(snapshot, region, country, countryIndex) : null,
       excluded: exclusionOf(snapshot, index, active, Atomics.load(state.gate, index)),
       order: -1,
@@ -212,38 +280,61 @@ export function scoreOf(tier: number, active: number, softLimit: number, weight:
   return tier * 100 + (active + 1) / (softLimit === 0 ? 1 : softLimit) / weight;
 }
 
-/**
- * Compare-exchange rather than add, check and undo: `active` is then never above the limit, not
- * even for a moment, so no other worker or metric sees a backend full that has room.
- */
-function reserve(state: BackendState, backend: number, hardLimit: number): boolean {
-  const { active } = state;
-  if (hardLimit === 0) {
-    Atomics.add(active, backend, 1);
-    return true;
+/** Reserves a picked backend: its index, ALL_FULL, or NO_BACKEND when its gate is in the way. */
+function take(selector: Selector, snapshot: Snapshot, backend: number): number {
+  const { state } = selector;
+  if (!reserveActive(state, backend, snapshot.hardLimit[backend])) return ALL_FULL;
+  return state.gate[backend] === 0 ? backend : takeGated(selector, backend);
+}
+
+/** After the reservation, so that a trial is claimed only by who can use it. */
+function takeGated(selector: Selector, backend: number): number {
+  const { state, options } = selector;
+  const gate = state.gate[backend] & selector.gateMask;
+  if (gate === 0) return backend;
+  if (gate === GATE_BREAKER && options.breaker !== null) {
+    selector.trial = tryHalfOpen(state, options.breaker, backend, selector.tick);
+    if (selector.trial !== NO_TRIAL) return backend;
   }
-  // A plain read may be stale: then the exchange fails and says the true count.
-  let seen = active[backend];
-  while (seen < hardLimit) {
-    // A lost exchange means another worker moved the count: progress for one of them.
-    const before = Atomics.compareExchange(active, backend, seen, seen + 1);
-    if (before === seen) return true;
-    seen = before;
-  }
-  return false;
+  releaseBackend(state, backend);
+  return NO_BACKEND;
+}
+
+/** The weight now: less than the published one during slow start. */
+function weightOf(selector: Selector, snapshot: Snapshot, backend: number): number {
+  const weight = snapshot.weight[backend];
+  // Off, it costs this look at a number that is at hand, not a load from shared memory.
+  if (selector.rampTicks === 0) return weight;
+  const rampEnd = selector.state.rampEnd[backend];
+  return rampEnd === 0 ? weight : weight * rampFactor(rampEnd, selector.tick, selector.rampTicks);
+}
+
+/** Whether a gate keeps sessions out: not an ejection that is over, which wants a trial. */
+function isShut(selector: Selector, backend: number): boolean {
+  const gate = selector.state.gate[backend] & selector.gateMask;
+  if (gate === 0) return false;
+  if (gate !== GATE_BREAKER) return true;
+  return !isTrialDue(selector.state, backend, selector.tick);
 }
 
 /** The number of active sessions of a backend that may be picked, else NO_BACKEND or ALL_FULL. */
 function availableActive(
-  state: BackendState,
+  selector: Selector,
   snapshot: Snapshot,
   backend: number,
   excluded: Int32Array,
   excludedCount: number,
 ): number {
   // Plain reads: an Atomics.load is a call of 5 ns here (a plain one 0.5 ns), twice for each
-  // candidate. A value from a moment ago does no harm, because only reserve() decides.
-  if (state.gate[backend] !== 0) return NO_BACKEND;
+  // candidate. A value from a moment ago does no harm, because only take() decides.
+  const { state } = selector;
+  // Without the look at the setting V8 makes this a tenth slower, gates or none.
+  if (
+    state.gate[backend] !== 0 &&
+    (selector.options.breaker === null || isShut(selector, backend))
+  ) {
+    return NO_BACKEND;
+  }
   for (let at = 0; at < excludedCount; at++) {
     if (excluded[at] === backend) return NO_BACKEND;
   }
@@ -260,7 +351,7 @@ function reserveByScan(
   excluded: Int32Array,
   excludedCount: number,
 ): number {
-  const { state, chosenAt } = selector;
+  const { chosenAt } = selector;
   const { words } = selector.plans;
   const tier = words[level + LEVEL_TIER];
   const runsEnd = level + LEVEL_HEADER_WORDS + words[level + LEVEL_RUNS] * 2;
@@ -271,12 +362,13 @@ function reserveByScan(
       const end = words[run] + words[run + 1];
       for (let member = words[run]; member < end; member++) {
         const backend = snapshot.members[member];
-        const active = availableActive(state, snapshot, backend, excluded, excludedCount);
+        const active = availableActive(selector, snapshot, backend, excluded, excludedCount);
         if (active < 0) {
           if (active === ALL_FULL && best < 0) best = ALL_FULL;
           continue;
         }
-        const score = scoreOf(tier, active, snapshot.softLimit[backend], snapshot.weight[backend]);
+        const weight = weightOf(selector, snapshot, backend);
+        const score = scoreOf(tier, active, snapshot.softLimit[backend], weight);
         if (best >= 0) {
           if (score > bestScore) continue;
           if (score === bestScore && chosenAt[backend] >= chosenAt[best]) continue;
@@ -285,8 +377,8 @@ function reserveByScan(
         bestScore = score;
       }
     }
-    if (best < 0 || reserve(state, best, snapshot.hardLimit[best])) return best;
-    // Other workers took its last place since it was scored.
+    if (best < 0 || take(selector, snapshot, best) >= 0) return best;
+    // Other workers took its last place, or its trial, since it was scored.
   }
   return reserveByWalk(selector, snapshot, level, excluded, excludedCount);
 }
@@ -299,7 +391,6 @@ function reserveByTwoChoices(
   excluded: Int32Array,
   excludedCount: number,
 ): number {
-  const { state } = selector;
   const tier = selector.plans.words[level + LEVEL_TIER];
   const candidates = selector.plans.words[level + LEVEL_CANDIDATES];
   for (let round = 0; round < TWO_CHOICE_ROUNDS_MAX; round++) {
@@ -308,15 +399,15 @@ function reserveByTwoChoices(
     if (two >= one) two++;
     const first = memberAt(selector, snapshot, level, one);
     const second = memberAt(selector, snapshot, level, two);
-    const firstActive = availableActive(state, snapshot, first, excluded, excludedCount);
-    const secondActive = availableActive(state, snapshot, second, excluded, excludedCount);
+    const firstActive = availableActive(selector, snapshot, first, excluded, excludedCount);
+    const secondActive = availableActive(selector, snapshot, second, excluded, excludedCount);
     if (firstActive < 0 && secondActive < 0) continue;
     const takeSecond =
       secondActive >= 0 &&
       (firstActive < 0 ||
         isBetter(selector, snapshot, tier, second, secondActive, first, firstActive));
     const picked = takeSecond ? second : first;
-    if (reserve(state, picked, snapshot.hardLimit[picked])) return picked;
+    if (take(selector, snapshot, picked) >= 0) return picked;
   }
   return reserveByWalk(selector, snapshot, level, excluded, excludedCount);
 }
@@ -332,7 +423,6 @@ function reserveByWalk(
   excluded: Int32Array,
   excludedCount: number,
 ): number {
-  const { state } = selector;
   const tier = selector.plans.words[level + LEVEL_TIER];
   const candidates = selector.plans.words[level + LEVEL_CANDIDATES];
   let result = NO_BACKEND;
@@ -342,7 +432,7 @@ function reserveByWalk(
   for (let visited = 0; visited < candidates; visited++) {
     const backend = memberAt(selector, snapshot, level, position);
     position = position + 1 === candidates ? 0 : position + 1;
-    const active = availableActive(state, snapshot, backend, excluded, excludedCount);
+    const active = availableActive(selector, snapshot, backend, excluded, excludedCount);
     if (active === ALL_FULL) result = ALL_FULL;
     if (active < 0) continue;
     if (held < 0) {
@@ -352,8 +442,9 @@ function reserveByWalk(
     }
     const better = isBetter(selector, snapshot, tier, backend, active, held, heldActive);
     const picked = better ? backend : held;
-    if (reserve(state, picked, snapshot.hardLimit[picked])) return picked;
-    result = ALL_FULL;
+    const taken = take(selector, snapshot, picked);
+    if (taken >= 0) return picked;
+    if (taken === ALL_FULL) result = ALL_FULL;
     // The other of the two stays in hand for the next comparison.
     if (!better) {
       held = backend;
@@ -361,7 +452,8 @@ function reserveByWalk(
     }
   }
   if (held < 0) return result;
-  return reserve(state, held, snapshot.hardLimit[held]) ? held : ALL_FULL;
+  const taken = take(selector, snapshot, held);
+  return taken === NO_BACKEND ? result : taken;
 }
 
 /** Whether `backend` goes before `other`, both of one level. */
@@ -374,9 +466,11 @@ function isBetter(
   other: number,
   otherActive: number,
 ): boolean {
-  const { softLimit, weight } = snapshot;
-  const score = scoreOf(tier, active, softLimit[backend], weight[backend]);
-  const otherScore = scoreOf(tier, otherActive, softLimit[other], weight[other]);
+  const { softLimit } = snapshot;
+  const weight = weightOf(selector, snapshot, backend);
+  const score = scoreOf(tier, active, softLimit[backend], weight);
+  const otherWeight = weightOf(selector, snapshot, other);
+  const otherScore = scoreOf(tier, otherActive, softLimit[other], otherWeight);
   if (score !== otherScore) return score < otherScore;
   return selector.chosenAt[backend] < selector.chosenAt[other];
 }

@@ -96,6 +96,8 @@ export class ProxyProcess implements AsyncDisposable {
       CLIENT_TABLE_SIZE: 20_000,
       // Tests count the connections of their backends: only those of clients.
       HEALTH_CHECK_ENABLED: 'false',
+      // Nor may a backend that a test breaks be ejected; tests of the breaker switch it on.
+      CIRCUIT_FAILURE_THRESHOLD: 0,
       // The whole suite runs once per engine: tools/test.ts sets it.
       ENGINE: TEST_ENGINE,
       DB_PATH: this.dbPath,
