@@ -1,0 +1,96 @@
+// The simulated buffer pool. A buffer's content is named, not stored: which end wrote it first and from which position.
+// The pool knows who holds a buffer, and fails the run when one is released twice, while it is sent, or by nobody.
+
+import { fail } from './sim-trace.ts';
+
+const FREE = 0;
+/** Filled; its event is not handed out yet. */
+const FILLED = 1;
+const HELD = 2;
+
+export class SimBuffers {
+  readonly #state: Uint8Array;
+  readonly #locked: Uint8Array;
+  readonly #origin: Int32Array;
+  readonly #start: Int32Array;
+  readonly #bytes: Int32Array;
+  readonly #free: Int32Array;
+  readonly #countsEarly: boolean;
+  #freeCount: number;
+  #filledCount = 0;
+  /** Buffers whose event was handed out and that were not released since. */
+  held = 0;
+
+  constructor(count: number, countsEarly: boolean) {
+    this.#state = new Uint8Array(count);
+    this.#locked = new Uint8Array(count);
+    this.#origin = new Int32Array(count);
+    this.#start = new Int32Array(count);
+    this.#bytes = new Int32Array(count);
+    this.#free = Int32Array.from({ length: count }, (_, buffer) => buffer);
+    this.#freeCount = count;
+    this.#countsEarly = countsEarly;
+  }
+
+  /** A free buffer, -1 = none. The one released last comes first, so that a use after release shows. */
+  take(): number {
+    return this.#freeCount === 0 ? -1 : this.#free[this.#freeCount - 1];
+  }
+
+  /** The buffer just taken holds bytes of `origin` from `start` on. */
+  fill(buffer: number, origin: number, start: number, bytes: number): void {
+    this.#freeCount--;
+    this.#filledCount++;
+    this.#state[buffer] = FILLED;
+    this.#origin[buffer] = origin;
+    this.#start[buffer] = start;
+    this.#bytes[buffer] = bytes;
+  }
+
+  handOut(buffer: number): void {
+    this.#filledCount--;
+    this.#state[buffer] = HELD;
+    this.held++;
+  }
+
+  release(buffer: number): void {
+    if (this.#state[buffer] !== HELD) fail(`Buffer ${buffer} was released by nobody who held it`);
+    if (this.#locked[buffer] === 1) fail(`Buffer ${buffer} was released while it is sent`);
+    this.#state[buffer] = FREE;
+    this.held--;
+    this.#free[this.#freeCount++] = buffer;
+  }
+
+  isHeld(buffer: number): boolean {
+    return this.#state[buffer] === HELD && this.#locked[buffer] === 0;
+  }
+
+  lock(buffer: number): void {
+    this.#locked[buffer] = 1;
+  }
+
+  unlock(buffer: number): void {
+    this.#locked[buffer] = 0;
+  }
+
+  originOf(buffer: number): number {
+    return this.#origin[buffer];
+  }
+
+  startOf(buffer: number): number {
+    return this.#start[buffer];
+  }
+
+  bytesIn(buffer: number): number {
+    return this.#bytes[buffer];
+  }
+
+  /** What the engine says is free. */
+  countFree(): number {
+    return this.#countsEarly ? this.#freeCount : this.#freeCount + this.#filledCount;
+  }
+
+  allFree(): boolean {
+    return this.#freeCount === this.#state.length;
+  }
+}
