@@ -5,7 +5,6 @@
 // A receive that came back short has emptied the socket (epoll(7)), so no call is spent to hear EAGAIN, unless the peer has
 // closed: then reading goes on to the end of the stream.
 
-import { assert } from '../base/assert.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import * as os from '../sys/epoll.ts';
 import {
@@ -24,20 +23,24 @@ import {
   readPeerAddress,
   setKeepalive,
   setNoDelay,
-  setNonblocking,
   setResetOnClose,
   setUserTimeout,
   shutdownWrite,
 } from '../sys/socket.ts';
+import {
+  closeBuffers,
+  type EpollBuffers,
+  openBuffers,
+  returnBuffer,
+  takeBuffer,
+} from './epoll-buffers.ts';
+import { EpollListeners } from './epoll-listeners.ts';
+import { EventList } from './event-list.ts';
 import * as proactor from './proactor.ts';
 import { type PumpHost, SplicePump } from './splice-pump.ts';
 
 /** Readiness events taken per wait. */
 const READY_MAX = 256;
-/** Completions kept between two waits: every ready socket's operations, with a wide margin (asserted). */
-const EVENTS_MAX = 16_384;
-/** Connections accepted per listener and wait, so that relaying is not starved by a flood. */
-const ACCEPTS_PER_WAIT = 64;
 /** Buffers received per socket and wait, so that one flow does not starve the others. */
 const RECEIVES_PER_WAIT = 4;
 
@@ -67,10 +70,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly alwaysNonblocking = true;
   readonly bufferBytes: number;
   readonly bufferCount: number;
-  /** Handed out by the last wait; the other array fills meanwhile, and they change places. */
-  events = new Int32Array(EVENTS_MAX * proactor.EVENT_WORDS);
-  #filling = new Int32Array(EVENTS_MAX * proactor.EVENT_WORDS);
-  #filled = 0;
+  events = new Int32Array(0);
+  readonly #made = new EventList();
   /** The last wait handed out completions without looking at the sockets. */
   #skippedPoll = false;
 
@@ -82,12 +83,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly #readyWords: Int32Array;
   readonly #pump: SplicePump;
 
-  readonly #region: Mapping;
-  readonly #bufferAddress: BigUint64Array;
-  readonly #bufferBytesArgument: bigint;
-  /** Free buffers, a stack: the ones used last are warm, the rest cost no memory. */
-  readonly #free: Int32Array;
-  #freeCount: number;
+  readonly #buffers: EpollBuffers;
+  readonly #listeners: EpollListeners;
 
   // By endpoint.
   readonly #socket: Int32Array;
@@ -106,9 +103,6 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   #queueHead = 0;
   #queueCount = 0;
 
-  /** By listener tag: its socket while it accepts, else -1. */
-  readonly #listeners: number[] = [];
-
   private constructor(epoll: number, options: proactor.EngineOptions) {
     const endpoints = options.slots * 2;
     this.descriptor = epoll;
@@ -116,17 +110,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#wakeFd = options.wakeFd;
     this.bufferBytes = options.bufferBytes;
     this.bufferCount = options.bufferCount;
-    this.#bufferBytesArgument = BigInt(options.bufferBytes);
     this.#readyMap = mapMemory(READY_MAX * os.EPOLL_EVENT_WORDS * 4, 'epoll events');
     this.#readyWords = new Int32Array(this.#readyMap.buffer);
-    this.#region = mapMemory(options.bufferCount * options.bufferBytes, 'receive buffers');
-    this.#bufferAddress = new BigUint64Array(options.bufferCount);
-    this.#free = new Int32Array(options.bufferCount);
-    this.#freeCount = options.bufferCount;
-    for (let index = 0; index < options.bufferCount; index++) {
-      this.#bufferAddress[index] = this.#region.address + BigInt(index * options.bufferBytes);
-      this.#free[index] = options.bufferCount - 1 - index;
-    }
+    this.#buffers = openBuffers(options.bufferCount, options.bufferBytes);
+    this.#listeners = new EpollListeners(this.#epoll, this, KIND_LISTENER);
     this.#socket = new Int32Array(endpoints);
     this.#generation = new Int32Array(endpoints);
     this.#registered = new Uint8Array(endpoints);
@@ -157,16 +144,13 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   wait(timeoutMs: number): number {
     this.#serveQueue();
     // Completions at hand go first; but every second time the sockets are looked at, so that none waits for ever.
-    this.#skippedPoll = this.#filled > 0 && !this.#skippedPoll;
+    this.#skippedPoll = this.#made.count > 0 && !this.#skippedPoll;
     if (!this.#skippedPoll) {
-      const idle = this.#filled === 0 && this.#queueCount === 0;
+      const idle = this.#made.count === 0 && this.#queueCount === 0;
       this.#poll(idle ? Math.ceil(timeoutMs) : 0);
     }
-    const handedOut = this.#filling;
-    const count = this.#filled;
-    this.#filling = this.events;
-    this.events = handedOut;
-    this.#filled = 0;
+    const { count } = this.#made;
+    this.events = this.#made.take();
     return count;
   }
 
@@ -187,7 +171,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
         const current = this.#registered[low] === 1 && this.#serial[low] === high >>> KIND_BITS;
         if (current) this.#socketReady(low, words[at]);
       } else if (kind === KIND_LISTENER) {
-        this.#acceptReady(low);
+        this.#listeners.ready(low);
       } else {
         os.drainEventfd(this.#wakeFd);
       }
@@ -253,49 +237,22 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     buffer: number,
     more: number,
   ): void {
-    assert(this.#filled < EVENTS_MAX, 'More epoll completions than expected');
-    const at = this.#filled++ * proactor.EVENT_WORDS;
-    const events = this.#filling;
-    events[at + proactor.EVENT_OP] = operation;
-    events[at + proactor.EVENT_ENDPOINT] = endpoint;
-    events[at + proactor.EVENT_GENERATION] = generation;
-    events[at + proactor.EVENT_RESULT] = result;
-    events[at + proactor.EVENT_BUFFER] = buffer;
-    events[at + proactor.EVENT_MORE] = more;
+    this.#made.add(operation, endpoint, generation, result, buffer, more);
+  }
+
+  /** The last event of the endpoint's `operation`. */
+  #finish(operation: number, endpoint: number, result: number): void {
+    this.emit(operation, endpoint, this.#generation[endpoint], result, proactor.NO_BUFFER, 0);
   }
 
   // ---- accept and connect ----------------------------------------------------------------------------------------
 
   accept(listener: number, tag: number): void {
-    this.#listeners[tag] = listener;
-    // The queue is emptied until EAGAIN, which a blocking listener would not say.
-    setNonblocking(listener, true);
-    const result = os.addWatch(this.#epoll, listener, os.EPOLLIN, tag, KIND_LISTENER);
-    if (result < 0) this.#endAccept(tag, result);
+    this.#listeners.accept(listener, tag);
   }
 
   cancelAccept(tag: number): void {
-    if (this.#isAccepting(tag)) this.#endAccept(tag, -ECANCELED);
-  }
-
-  #isAccepting(tag: number): boolean {
-    return (this.#listeners[tag] ?? -1) >= 0;
-  }
-
-  /** The listener is level-triggered, so it must not stay registered while nobody accepts. */
-  #endAccept(tag: number, result: number): void {
-    os.removeWatch(this.#epoll, this.#listeners[tag]);
-    this.#listeners[tag] = -1;
-    this.emit(proactor.OP_ACCEPT, tag, 0, result, proactor.NO_BUFFER, 0);
-  }
-
-  #acceptReady(tag: number): void {
-    for (let count = 0; count < ACCEPTS_PER_WAIT && this.#isAccepting(tag); count++) {
-      const socket = os.acceptNonblocking(this.#listeners[tag]);
-      if (socket === -EAGAIN) return;
-      if (socket < 0) this.#endAccept(tag, socket);
-      else this.emit(proactor.OP_ACCEPT, tag, 0, socket, proactor.NO_BUFFER, 1);
-    }
+    this.#listeners.cancel(tag);
   }
 
   openSocket(family: number): number {
@@ -321,7 +278,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
         return;
       }
     }
-    this.emit(proactor.OP_CONNECT, endpoint, generation, result, proactor.NO_BUFFER, 0);
+    this.#finish(proactor.OP_CONNECT, endpoint, result);
   }
 
   #finishConnect(endpoint: number, failed: boolean): void {
@@ -330,8 +287,12 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#wants[endpoint] &= ~WANT_CONNECT;
     // A socket that connected and was reset before this look has no error left to read; it did not serve.
     const result = failed ? error || -ECONNREFUSED : 0;
-    const generation = this.#generation[endpoint];
-    this.emit(proactor.OP_CONNECT, endpoint, generation, result, proactor.NO_BUFFER, 0);
+    this.#finish(proactor.OP_CONNECT, endpoint, result);
+  }
+
+  /** An accepted socket is registered when its first operation starts. */
+  #watch(endpoint: number, socket: number): number {
+    return this.#registered[endpoint] === 1 ? 0 : this.#register(endpoint, socket);
   }
 
   #register(endpoint: number, socket: number): number {
@@ -350,12 +311,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   receive(endpoint: number, generation: number, socket: number): void {
     this.#generation[endpoint] = generation;
-    if (this.#registered[endpoint] === 0) {
-      const result = this.#register(endpoint, socket);
-      if (result < 0) {
-        this.emit(proactor.OP_RECEIVE, endpoint, generation, result, proactor.NO_BUFFER, 0);
-        return;
-      }
+    const result = this.#watch(endpoint, socket);
+    if (result < 0) {
+      this.#finish(proactor.OP_RECEIVE, endpoint, result);
+      return;
     }
     this.#wants[endpoint] |= WANT_RECEIVE;
     if ((this.#ready[endpoint] & READABLE) !== 0) this.#enqueue(endpoint);
@@ -363,17 +322,16 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   #tryReceive(endpoint: number): void {
     const socket = this.#socket[endpoint];
+    const buffers = this.#buffers;
     for (let count = 0; count < RECEIVES_PER_WAIT; count++) {
-      if (this.#freeCount === 0) {
+      if (buffers.freeCount === 0) {
         this.#endReceive(endpoint, -ENOBUFS);
         return;
       }
-      this.#freeCount--;
-      const buffer = this.#free[this.#freeCount];
-      const address = this.#bufferAddress[buffer];
-      const result = os.receiveBytes(socket, address, this.#bufferBytesArgument);
+      const buffer = takeBuffer(buffers);
+      const result = os.receiveBytes(socket, buffers.address[buffer], buffers.bytesArgument);
       if (result <= 0) {
-        this.#free[this.#freeCount++] = buffer;
+        returnBuffer(buffers, buffer);
         if (result === -EAGAIN) this.#ready[endpoint] &= ~READABLE;
         else if (result !== -EINTR) this.#endReceive(endpoint, result);
         return;
@@ -390,8 +348,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   #endReceive(endpoint: number, result: number): void {
     this.#wants[endpoint] &= ~WANT_RECEIVE;
-    const generation = this.#generation[endpoint];
-    this.emit(proactor.OP_RECEIVE, endpoint, generation, result, proactor.NO_BUFFER, 0);
+    this.#finish(proactor.OP_RECEIVE, endpoint, result);
   }
 
   cancelReceive(endpoint: number, _generation: number): void {
@@ -401,12 +358,17 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   send(
     endpoint: number,
     generation: number,
-    _socket: number,
+    socket: number,
     buffer: number,
     offset: number,
     bytes: number,
   ): void {
     this.#generation[endpoint] = generation;
+    const result = this.#watch(endpoint, socket);
+    if (result < 0) {
+      this.#finish(proactor.OP_SEND, endpoint, result);
+      return;
+    }
     this.#sendBuffer[endpoint] = buffer;
     this.#sendOffset[endpoint] = offset;
     this.#sendBytes[endpoint] = bytes;
@@ -414,7 +376,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   #trySend(endpoint: number): void {
-    const base = this.#bufferAddress[this.#sendBuffer[endpoint]];
+    const base = this.#buffers.address[this.#sendBuffer[endpoint]];
     const offset = this.#sendOffset[endpoint];
     const result =
       offset === 0
@@ -426,8 +388,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
       return;
     }
     this.#wants[endpoint] &= ~WANT_SEND;
-    const generation = this.#generation[endpoint];
-    this.emit(proactor.OP_SEND, endpoint, generation, result, proactor.NO_BUFFER, 0);
+    this.#finish(proactor.OP_SEND, endpoint, result);
   }
 
   // ---- cancel, pump ------------------------------------------------------------------------------------------------
@@ -435,16 +396,9 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   cancel(endpoint: number, generation: number, _socket: number): void {
     const wants = this.#wants[endpoint];
     this.#wants[endpoint] = 0;
-    const none = proactor.NO_BUFFER;
-    if ((wants & WANT_CONNECT) !== 0) {
-      this.emit(proactor.OP_CONNECT, endpoint, generation, -ECANCELED, none, 0);
-    }
-    if ((wants & WANT_RECEIVE) !== 0) {
-      this.emit(proactor.OP_RECEIVE, endpoint, generation, -ECANCELED, none, 0);
-    }
-    if ((wants & WANT_SEND) !== 0) {
-      this.emit(proactor.OP_SEND, endpoint, generation, -ECANCELED, none, 0);
-    }
+    if ((wants & WANT_CONNECT) !== 0) this.#finish(proactor.OP_CONNECT, endpoint, -ECANCELED);
+    if ((wants & WANT_RECEIVE) !== 0) this.#finish(proactor.OP_RECEIVE, endpoint, -ECANCELED);
+    if ((wants & WANT_SEND) !== 0) this.#finish(proactor.OP_SEND, endpoint, -ECANCELED);
     if ((wants & (WANT_PUMP_READ | WANT_PUMP_WRITE)) !== 0) {
       this.#pump.ready(endpoint, generation, true);
     }
@@ -452,6 +406,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   pump(endpoint: number, generation: number, source: number, target: number): boolean {
     this.#generation[endpoint] = generation;
+    // The target is the other socket of the session.
+    if (this.#watch(endpoint, source) < 0 || this.#watch(endpoint ^ 1, target) < 0) return false;
     return this.#pump.start(endpoint, generation, source, target);
   }
 
@@ -479,16 +435,15 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   // ---- buffers, sockets --------------------------------------------------------------------------------------------
 
   releaseBuffer(buffer: number): void {
-    assert(this.#freeCount < this.bufferCount, 'A buffer was released twice');
-    this.#free[this.#freeCount++] = buffer;
+    returnBuffer(this.#buffers, buffer);
   }
 
   hasBuffer(): boolean {
-    return this.#freeCount > 0;
+    return this.#buffers.freeCount > 0;
   }
 
   buffersInUse(): number {
-    return this.bufferCount - this.#freeCount;
+    return this.bufferCount - this.#buffers.freeCount;
   }
 
   readPeer(socket: number, peer: PeerAddress): number {
@@ -525,7 +480,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   end(): void {
     this.#pump.end();
     closeDescriptor(this.descriptor);
-    unmap(this.#region);
+    closeBuffers(this.#buffers);
     unmap(this.#readyMap);
   }
 }

@@ -11,9 +11,8 @@ import { monotonicMs } from '../sys/clock.ts';
 import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import type { PeerAddress } from '../sys/socket.ts';
+import { EventList } from './event-list.ts';
 import * as proactor from './proactor.ts';
-
-const EVENT_ARRAY_MIN = 4096;
 
 /** Where a listener number listens; node:net makes its own listening sockets. */
 export interface PortableListener {
@@ -54,9 +53,8 @@ export class PortableEngine implements proactor.Proactor {
   readonly descriptor = -1;
   readonly bufferBytes: number;
   readonly bufferCount: number;
-  events = new Int32Array(EVENT_ARRAY_MIN * proactor.EVENT_WORDS);
-  #filling = new Int32Array(EVENT_ARRAY_MIN * proactor.EVENT_WORDS);
-  #filled = 0;
+  events = new Int32Array(0);
+  readonly #made = new EventList();
 
   readonly #memory: Uint8Array;
   readonly #free: Int32Array;
@@ -98,7 +96,7 @@ export class PortableEngine implements proactor.Proactor {
 
   /** Does not wait: makes sure that a batch comes within `timeoutMs` (-1 = only when there are events). */
   wait(timeoutMs: number): number {
-    if (this.#filled > 0) this.#schedule();
+    if (this.#made.count > 0) this.#schedule();
     else if (timeoutMs >= 0 && this.#timer === undefined) {
       this.#timer = setTimeout(() => {
         this.#timer = undefined;
@@ -113,11 +111,8 @@ export class PortableEngine implements proactor.Proactor {
     this.#scheduled = true;
     setImmediate(() => {
       this.#scheduled = false;
-      const count = this.#filled;
-      const handedOut = this.#filling;
-      this.#filling = this.events;
-      this.events = handedOut;
-      this.#filled = 0;
+      const { count } = this.#made;
+      this.events = this.#made.take();
       this.#onBatch(count);
     });
   }
@@ -134,19 +129,7 @@ export class PortableEngine implements proactor.Proactor {
     buffer: number,
     more: number,
   ): void {
-    const at = this.#filled++ * proactor.EVENT_WORDS;
-    if (at === this.#filling.length) {
-      const larger = new Int32Array(this.#filling.length * 2);
-      larger.set(this.#filling);
-      this.#filling = larger;
-    }
-    const events = this.#filling;
-    events[at + proactor.EVENT_OP] = operation;
-    events[at + proactor.EVENT_ENDPOINT] = endpoint;
-    events[at + proactor.EVENT_GENERATION] = generation;
-    events[at + proactor.EVENT_RESULT] = result;
-    events[at + proactor.EVENT_BUFFER] = buffer;
-    events[at + proactor.EVENT_MORE] = more;
+    this.#made.add(operation, endpoint, generation, result, buffer, more);
     this.#schedule();
   }
 

@@ -20,7 +20,10 @@ export const OP_CONNECT = 2;
 export const OP_RECEIVE = 3;
 /** Result: bytes sent (may be fewer than asked) or -errno. */
 export const OP_SEND = 4;
-/** Result: bytes moved; with `more` 0: 0 = end of stream and all delivered, or -errno with `buffer` PUMP_SOURCE or PUMP_TARGET. */
+/**
+ * Result: bytes moved; with `more` 0: 0 = end of stream and all delivered, or -errno with `buffer` PUMP_SOURCE or
+ * PUMP_TARGET.
+ */
 export const OP_PUMP = 5;
 
 /** In `buffer` of a failed pump: which side failed. */
@@ -63,8 +66,8 @@ export interface Proactor {
   /** The one monotonic clock, ms with a fraction. */
   now(): number;
   /**
-   * Submits what was started and waits for at least one completion, a wake-up, or about `timeoutMs` (-1 = no limit; one
-   * timer is in flight at a time, so an earlier one may end a later wait). Returns the number of events.
+   * Submits what was started and waits for at least one completion, a wake-up, or about `timeoutMs` (-1 = no limit; the
+   * timer of an earlier wait may end a later one). Returns the number of events.
    */
   wait(timeoutMs: number): number;
 
@@ -101,7 +104,10 @@ export interface Proactor {
   pump(endpoint: number, generation: number, source: number, target: number): boolean;
   /** Ends a pump once nothing waits in its pipe: last event -ECANCELED. */
   stopPump(endpoint: number, generation: number): void;
-  /** Cancels everything in flight on `socket` of `endpoint`: each operation still reports its last event. */
+  /**
+   * Cancels everything in flight on `socket` of `endpoint`, a pump from there included: each operation still reports its
+   * last event. A pump towards it may end too. Bytes in a cancelled pump's pipe are lost: for sessions that end.
+   */
   cancel(endpoint: number, generation: number, socket: number): void;
 
   /** Takes a received buffer back. */

@@ -88,6 +88,11 @@ export class SplicePump {
     }
   }
 
+  /** Whether the pump of `endpoint` waits for its target. */
+  isBlocked(endpoint: number): boolean {
+    return this.#state[endpoint] === WRITING;
+  }
+
   /** A poll of this pump completed: one side is ready, in error, or the poll was cancelled. */
   ready(endpoint: number, generation: number, cancelled: boolean): void {
     if (cancelled) {

@@ -6,7 +6,7 @@
 // kernel runs out (ENOBUFS) the working set doubles, up to all buffers.
 
 import { assert } from '../base/assert.ts';
-import { addressHigh, addressLow, type Mapping, mapMemory, unmap } from '../sys/memory.ts';
+import { type Mapping, mapMemory, unmap } from '../sys/memory.ts';
 import { type Ring, registerBufferRing } from '../sys/uring.ts';
 import {
   BUF_ADDR_HIGH,
@@ -76,10 +76,12 @@ export function openBuffers(
     inUse: 0,
     mappings: [region, header],
   };
+  const base = Number(region.address);
   for (let buffer = entries - 1; buffer >= 0; buffer--) {
-    const address = region.address + BigInt(buffer * bufferBytes);
-    buffers.addressLow[buffer] = addressLow(address);
-    buffers.addressHigh[buffer] = addressHigh(address);
+    // User addresses are below 2^47, exact as a number.
+    const address = base + buffer * bufferBytes;
+    buffers.addressLow[buffer] = address | 0;
+    buffers.addressHigh[buffer] = Math.floor(address / 2 ** 32);
     buffers.idle[buffers.idleCount++] = buffer;
   }
   refill(buffers);
@@ -100,7 +102,7 @@ function give(buffers: UringBuffers, buffer: number): void {
 }
 
 /** Tops the kernel's working set up from the idle stack. */
-export function refill(buffers: UringBuffers): void {
+function refill(buffers: UringBuffers): void {
   while (buffers.ready < buffers.workingSet && buffers.idleCount > 0) {
     buffers.idleCount--;
     give(buffers, buffers.idle[buffers.idleCount]);
@@ -124,6 +126,8 @@ export function returnBuffer(buffers: UringBuffers, buffer: number): void {
 
 /** The kernel ran out: give it more from now on. */
 export function growWorkingSet(buffers: UringBuffers): void {
+  // One shortage ends many receives in the same batch: only the first of their events grows the set.
+  if (buffers.ready > 0) return;
   buffers.workingSet = Math.min(buffers.count, buffers.workingSet * 2);
   refill(buffers);
 }

@@ -1,14 +1,12 @@
-// The io_uring engine: submission entries are written and completions read as integers in typed arrays over the kernel's
-// rings; one native call (io_uring_enter) submits a batch and waits for the next. Pumping (splice) is in uring-pump.ts.
+// The io_uring engine: submission entries are written (uring-entries.ts) and completions read as integers in typed arrays
+// over the kernel's rings; one native call (io_uring_enter) submits a batch and waits for the next. Pumping: splice-pump.ts.
 //
 // user_data carries the identity: low word the endpoint, high word operation | generation << 8. With DEFER_TASKRUN the
 // kernel touches the rings only inside io_uring_enter of this thread, so plain loads and stores of head and tail suffice.
 
 import { assert } from '../base/assert.ts';
 import { monotonicMs } from '../sys/clock.ts';
-import { EAGAIN, EBUSY, ECANCELED, EINTR, ENOBUFS, errnoName } from '../sys/errno.ts';
-import { addressHigh, addressLow, type Mapping, mapMemory, unmap } from '../sys/memory.ts';
-import { encodeSockaddrWords, SOCKADDR_STRIDE } from '../sys/sockaddr.ts';
+import { EAGAIN, ECANCELED, ENOBUFS } from '../sys/errno.ts';
 import {
   closeDescriptor,
   openSocket,
@@ -20,7 +18,7 @@ import {
   setUserTimeout,
   shutdownWrite,
 } from '../sys/socket.ts';
-import { closeRing, enterRing, openRing, type Ring } from '../sys/uring.ts';
+import { closeRing, openRing, type Ring } from '../sys/uring.ts';
 import * as abi from '../sys/uring-abi.ts';
 import {
   type EngineOptions,
@@ -47,9 +45,9 @@ import {
   takeBuffer,
   type UringBuffers,
 } from './uring-buffers.ts';
+import { OP_IGNORED, UringEntries } from './uring-entries.ts';
 
-/** Operations that only this engine knows; OP_… of the interface are below them. */
-const OP_IGNORED = 16;
+/** Operations that only this engine knows, besides OP_IGNORED; OP_… of the interface are below them. */
 const OP_WAKE = 17;
 const OP_TIMER = 18;
 const OP_RECEIVE_POLL = 19;
@@ -62,10 +60,6 @@ const SQ_ENTRIES = 1024;
 /** Events handed out per batch; more completions wait in the ring for the next. */
 const EVENTS_MAX = 1024;
 const BUFFER_GROUP = 0;
-const NO_OFFSET = -1;
-const TIMER_AREA = 0;
-const WAKE_AREA = 16;
-const AREA_BYTES = 64;
 
 export class UringEngine implements Proactor, PumpHost {
   readonly name = 'uring';
@@ -79,18 +73,10 @@ export class UringEngine implements Proactor, PumpHost {
 
   readonly #ring: Ring;
   readonly #words: Int32Array;
-  readonly #sqes: Int32Array;
+  readonly #entries: UringEntries;
   readonly #buffers: UringBuffers;
   readonly #pump: SplicePump;
-  /** Timer and wake words, then one socket address per submission entry (copied by the kernel at submission). */
-  readonly #area: Mapping;
-  readonly #areaView: DataView;
-  readonly #areaWords: Int32Array;
-  readonly #areaLow: number;
-  readonly #areaHigh: number;
   readonly #wakeFd: number;
-  #tail: number;
-  #toSubmit = 0;
   #eventCount = 0;
   /** The shortest wait that a timer in flight will end, 0 = none. */
   #timerMs = 0;
@@ -108,17 +94,11 @@ export class UringEngine implements Proactor, PumpHost {
     this.#ring = ring;
     this.descriptor = ring.fd;
     this.#words = ring.words;
-    this.#sqes = ring.sqes;
+    this.#entries = new UringEntries(ring);
     this.#buffers = buffers;
     this.bufferBytes = buffers.bufferBytes;
     this.bufferCount = buffers.count;
-    this.#area = mapMemory(AREA_BYTES + ring.sqEntries * SOCKADDR_STRIDE, 'uring addresses');
-    this.#areaView = new DataView(this.#area.buffer);
-    this.#areaWords = new Int32Array(this.#area.buffer);
-    this.#areaLow = addressLow(this.#area.address);
-    this.#areaHigh = addressHigh(this.#area.address);
     this.#wakeFd = options.wakeFd;
-    this.#tail = ring.words[ring.sqTail];
     const endpoints = options.slots * 2;
     this.#socket = new Int32Array(endpoints);
     this.#sendBuffer = new Int32Array(endpoints);
@@ -127,7 +107,7 @@ export class UringEngine implements Proactor, PumpHost {
     this.#receivePolling = new Uint8Array(endpoints);
     this.#cancelled = new Int32Array(endpoints);
     this.#pump = new SplicePump(this, endpoints);
-    this.#armWake();
+    this.#entries.readWake(this.#wakeFd, OP_WAKE);
   }
 
   /** Opens the engine for the calling thread; -errno when the kernel refuses (explain it by sys/uring.ts). */
@@ -148,53 +128,12 @@ export class UringEngine implements Proactor, PumpHost {
 
   // ---- submission ------------------------------------------------------------------------------------------------
 
-  /** A zeroed entry: the offset of its first word. When the queue is full, what is queued is submitted first. */
-  #entry(opcodeWord: number, fd: number, endpoint: number, operation: number): number {
-    if (this.#toSubmit === this.#ring.sqEntries) this.#submit(0);
-    const sqes = this.#sqes;
-    const at = (this.#tail & this.#ring.sqMask) * abi.SQE_WORDS;
-    this.#tail = (this.#tail + 1) | 0;
-    this.#toSubmit++;
-    sqes[at] = opcodeWord;
-    sqes[at + abi.SQE_FD] = fd;
-    sqes[at + abi.SQE_OFF_LOW] = 0;
-    sqes[at + abi.SQE_OFF_HIGH] = 0;
-    sqes[at + abi.SQE_ADDR_LOW] = 0;
-    sqes[at + abi.SQE_ADDR_HIGH] = 0;
-    sqes[at + abi.SQE_LEN] = 0;
-    sqes[at + abi.SQE_OP_FLAGS] = 0;
-    sqes[at + abi.SQE_USER_DATA_LOW] = endpoint;
-    sqes[at + abi.SQE_USER_DATA_HIGH] = operation;
-    sqes[at + abi.SQE_BUF_GROUP] = 0;
-    sqes[at + 11] = 0;
-    sqes[at + 12] = 0;
-    sqes[at + 13] = 0;
-    return at;
-  }
-
-  /** Hands the queue to the kernel; `minComplete` 1 waits. Returns false when interrupted by a signal. */
-  #submit(minComplete: number): boolean {
-    this.#words[this.#ring.sqTail] = this.#tail;
-    const result = enterRing(this.#ring, this.#toSubmit, minComplete);
-    if (result >= 0) {
-      this.#toSubmit -= result;
-      return true;
-    }
-    // EINTR: a signal came while waiting. EBUSY, EAGAIN: the completion queue or memory is short; reap, then go on.
-    // Entries taken before the error are recognised by the head, which the kernel advances as it consumes them.
-    this.#toSubmit = (this.#tail - this.#words[this.#ring.sqHead]) | 0;
-    if (result === -EINTR || result === -EBUSY || result === -EAGAIN) return false;
-    throw new Error(`Cannot enter io_uring: ${errnoName(result)}`);
-  }
-
   accept(listener: number, tag: number): void {
-    const opcode = abi.IORING_OP_ACCEPT | (abi.IORING_ACCEPT_MULTISHOT << 16);
-    const at = this.#entry(opcode, listener, tag, OP_ACCEPT);
-    this.#sqes[at + abi.SQE_OP_FLAGS] = abi.SOCK_CLOEXEC;
+    this.#entries.accept(listener, tag, OP_ACCEPT);
   }
 
   cancelAccept(tag: number): void {
-    this.#cancelOperation(tag, OP_ACCEPT);
+    this.#entries.cancel(tag, OP_ACCEPT);
   }
 
   openSocket(family: number): number {
@@ -210,27 +149,21 @@ export class UringEngine implements Proactor, PumpHost {
     offset: number,
     port: number,
   ): void {
-    const at = this.#entry(abi.IORING_OP_CONNECT, socket, endpoint, OP_CONNECT | (generation << 8));
-    const area = AREA_BYTES + (at / abi.SQE_WORDS) * SOCKADDR_STRIDE;
-    const bytes = encodeSockaddrWords(this.#areaWords, area / 4, family, words, offset, port);
-    this.#address(at, area);
-    this.#sqes[at + abi.SQE_OFF_LOW] = bytes;
+    const identity = OP_CONNECT | (generation << 8);
+    this.#entries.connect(socket, endpoint, identity, family, words, offset, port);
   }
 
   receive(endpoint: number, generation: number, socket: number): void {
     this.#socket[endpoint] = socket;
     this.#receivePolling[endpoint] = 0;
-    const opcode =
-      abi.IORING_OP_RECV | (abi.IOSQE_BUFFER_SELECT << 8) | (abi.IORING_RECV_MULTISHOT << 16);
-    const at = this.#entry(opcode, socket, endpoint, OP_RECEIVE | (generation << 8));
-    this.#sqes[at + abi.SQE_BUF_GROUP] = BUFFER_GROUP;
+    this.#entries.receive(socket, endpoint, OP_RECEIVE | (generation << 8), BUFFER_GROUP);
   }
 
   cancelReceive(endpoint: number, generation: number): void {
     const operation = this.#receivePolling[endpoint] === 1 ? OP_RECEIVE_POLL : OP_RECEIVE;
     // Also for a receive that says -EAGAIN before the cancel is looked at: it is not to be restarted.
     this.#receivePolling[endpoint] = 2;
-    this.#cancelOperation(endpoint, operation | (generation << 8));
+    this.#entries.cancel(endpoint, operation | (generation << 8));
   }
 
   send(
@@ -245,90 +178,43 @@ export class UringEngine implements Proactor, PumpHost {
     this.#sendBuffer[endpoint] = buffer;
     this.#sendOffset[endpoint] = offset;
     this.#sendBytes[endpoint] = bytes;
-    const at = this.#entry(abi.IORING_OP_SEND, socket, endpoint, OP_SEND | (generation << 8));
-    const sqes = this.#sqes;
-    // Buffers are aligned to their power-of-two size, so adding an offset inside one never carries into the high word.
-    sqes[at + abi.SQE_ADDR_LOW] = this.#buffers.addressLow[buffer] + offset;
-    sqes[at + abi.SQE_ADDR_HIGH] = this.#buffers.addressHigh[buffer];
-    sqes[at + abi.SQE_LEN] = bytes;
-    sqes[at + abi.SQE_OP_FLAGS] = abi.MSG_NOSIGNAL | abi.MSG_WAITALL;
+    const low = this.#buffers.addressLow[buffer];
+    const high = this.#buffers.addressHigh[buffer];
+    const identity = OP_SEND | (generation << 8);
+    this.#entries.send(socket, endpoint, identity, low, high, offset, bytes);
   }
 
   cancel(endpoint: number, generation: number, socket: number): void {
     this.#cancelled[endpoint] = generation;
-    const opcode = abi.IORING_OP_ASYNC_CANCEL | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
-    const at = this.#entry(opcode, socket, 0, OP_IGNORED);
-    this.#sqes[at + abi.SQE_OP_FLAGS] = abi.IORING_ASYNC_CANCEL_FD | abi.IORING_ASYNC_CANCEL_ALL;
+    this.#entries.cancelSocket(socket);
     // A blocked pump waits at its target's socket.
     if (this.#pump.isBlocked(endpoint)) {
-      this.#cancelOperation(endpoint, OP_PUMP_WRITABLE | (generation << 8));
+      this.#entries.cancel(endpoint, OP_PUMP_WRITABLE | (generation << 8));
     }
   }
 
-  #cancelOperation(endpoint: number, operation: number): void {
-    const opcode = abi.IORING_OP_ASYNC_CANCEL | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
-    const at = this.#entry(opcode, -1, 0, OP_IGNORED);
-    this.#sqes[at + abi.SQE_ADDR_LOW] = endpoint;
-    this.#sqes[at + abi.SQE_ADDR_HIGH] = operation;
-  }
-
-  /** One readiness notification for `socket` (poll(2) events); used by pumps and after -EAGAIN. */
-  #poll(
-    endpoint: number,
-    generation: number,
-    operation: number,
-    socket: number,
-    mask: number,
-  ): void {
-    const identity = operation | (generation << 8);
-    const at = this.#entry(abi.IORING_OP_POLL_ADD, socket, endpoint, identity);
-    this.#sqes[at + abi.SQE_OP_FLAGS] = mask;
-  }
-
   awaitReadable(endpoint: number, generation: number, socket: number): void {
-    const mask = abi.POLLIN | abi.POLLRDHUP;
-    this.#poll(endpoint, generation, OP_PUMP_READABLE, socket, mask);
+    const identity = OP_PUMP_READABLE | (generation << 8);
+    this.#entries.poll(socket, endpoint, identity, abi.POLLIN | abi.POLLRDHUP);
   }
 
   awaitWritable(endpoint: number, generation: number, socket: number): void {
-    this.#poll(endpoint, generation, OP_PUMP_WRITABLE, socket, abi.POLLOUT);
+    this.#entries.poll(socket, endpoint, OP_PUMP_WRITABLE | (generation << 8), abi.POLLOUT);
   }
 
   cancelReadable(endpoint: number, generation: number): void {
-    this.#cancelOperation(endpoint, OP_PUMP_READABLE | (generation << 8));
-  }
-
-  #address(at: number, area: number): void {
-    // The area is page aligned and far smaller than 4 GiB; a carry out of the low word is handled all the same.
-    const low = (this.#areaLow >>> 0) + area;
-    this.#sqes[at + abi.SQE_ADDR_LOW] = low | 0;
-    this.#sqes[at + abi.SQE_ADDR_HIGH] = this.#areaHigh + (low > 0xffff_ffff ? 1 : 0);
-  }
-
-  #armWake(): void {
-    const at = this.#entry(abi.IORING_OP_READ, this.#wakeFd, 0, OP_WAKE);
-    this.#address(at, WAKE_AREA);
-    this.#sqes[at + abi.SQE_LEN] = 8;
-    this.#sqes[at + abi.SQE_OFF_LOW] = NO_OFFSET;
-    this.#sqes[at + abi.SQE_OFF_HIGH] = NO_OFFSET;
-  }
-
-  #armTimer(timeoutMs: number): void {
-    this.#timerMs = timeoutMs;
-    const whole = Math.floor(timeoutMs / 1000);
-    this.#areaView.setUint32(TIMER_AREA, whole, true);
-    this.#areaView.setUint32(TIMER_AREA + 8, Math.round((timeoutMs - whole * 1000) * 1e6), true);
-    const at = this.#entry(abi.IORING_OP_TIMEOUT, -1, 0, OP_TIMER);
-    this.#address(at, TIMER_AREA);
-    this.#sqes[at + abi.SQE_LEN] = 1;
+    this.#entries.cancel(endpoint, OP_PUMP_READABLE | (generation << 8));
   }
 
   // ---- completion ------------------------------------------------------------------------------------------------
 
   wait(timeoutMs: number): number {
     const isTimed = this.#timerMs > 0 && this.#timerMs <= timeoutMs;
-    if (timeoutMs > 0 && !isTimed) this.#armTimer(timeoutMs);
-    this.#submit(timeoutMs === 0 ? 0 : 1);
+    if (timeoutMs > 0 && !isTimed) {
+      this.#timerMs = timeoutMs;
+      this.#entries.timer(timeoutMs, OP_TIMER);
+    }
+    this.#entries.submit(timeoutMs === 0 ? 0 : 1);
     this.#eventCount = 0;
     const words = this.#words;
     const { cqHead, cqTail, cqMask, cqes } = this.#ring;
@@ -361,7 +247,8 @@ export class UringEngine implements Proactor, PumpHost {
         return;
       case OP_SEND:
         if (result === -EAGAIN && this.#cancelled[endpoint] !== generation) {
-          this.#poll(endpoint, generation, OP_SEND_POLL, this.#socket[endpoint], abi.POLLOUT);
+          const identity = OP_SEND_POLL | (generation << 8);
+          this.#entries.poll(this.#socket[endpoint], endpoint, identity, abi.POLLOUT);
         } else {
           const reported = result === -EAGAIN ? -ECANCELED : result;
           this.emit(OP_SEND, endpoint, generation, reported, NO_BUFFER, 0);
@@ -398,8 +285,9 @@ export class UringEngine implements Proactor, PumpHost {
       this.#cancelled[endpoint] !== generation && this.#receivePolling[endpoint] !== 2;
     if (result === -EAGAIN && isRestartable) {
       this.#receivePolling[endpoint] = 1;
+      const identity = OP_RECEIVE_POLL | (generation << 8);
       const mask = abi.POLLIN | abi.POLLRDHUP;
-      this.#poll(endpoint, generation, OP_RECEIVE_POLL, this.#socket[endpoint], mask);
+      this.#entries.poll(this.#socket[endpoint], endpoint, identity, mask);
       return;
     }
     if (result === -ENOBUFS) growWorkingSet(this.#buffers);
@@ -413,7 +301,7 @@ export class UringEngine implements Proactor, PumpHost {
       case OP_IGNORED:
         return;
       case OP_WAKE:
-        this.#armWake();
+        this.#entries.readWake(this.#wakeFd, OP_WAKE);
         return;
       case OP_TIMER:
         this.#timerMs = 0;
@@ -509,8 +397,7 @@ export class UringEngine implements Proactor, PumpHost {
   }
 
   close(_endpoint: number, socket: number): void {
-    const opcode = abi.IORING_OP_CLOSE | (abi.IOSQE_CQE_SKIP_SUCCESS << 8);
-    this.#entry(opcode, socket, 0, OP_IGNORED);
+    this.#entries.close(socket);
   }
 
   reset(endpoint: number, socket: number): void {
@@ -522,7 +409,7 @@ export class UringEngine implements Proactor, PumpHost {
     this.#pump.end();
     // The last closes are still queued; and a socket accepted meanwhile has no other owner than its completion.
     try {
-      this.#submit(0);
+      this.#entries.submit(0);
     } catch {
       // The ring may be what failed: then it closes nothing, and the supervisor resets the sockets.
     }
@@ -535,6 +422,6 @@ export class UringEngine implements Proactor, PumpHost {
     }
     closeRing(this.#ring);
     closeBuffers(this.#buffers);
-    unmap(this.#area);
+    this.#entries.end();
   }
 }
