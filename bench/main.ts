@@ -13,11 +13,15 @@ import { measureSideBySide, type RowPlan } from './side-by-side.ts';
 
 const SECTIONS = ['conn', 'idle', 'alloc', 'exchange', 'bulk'] as const;
 type Section = (typeof SECTIONS)[number];
+const ENGINES = ['uring', 'epoll'] as const;
+type Engine = (typeof ENGINES)[number];
 
-const USAGE = `Usage: npm run bench -- [--rounds N] [--seconds S] [--only ${SECTIONS.join('|')}] [--json]
+const USAGE = `Usage: npm run bench -- [--rounds N] [--seconds S] [--only ${SECTIONS.join('|')}]
+                        [--engine uring|epoll] [--json]
   --rounds N   rounds of each row (default 5; bulk rows take 2 at most)
   --seconds S  window of each measurement (default 1)
   --only ROW   only these rows, comma separated
+  --engine E   edgeproxy's engine (default uring)
   --json       JSON instead of a table
 `;
 const PROXY_CPU = 0;
@@ -39,6 +43,7 @@ interface Options {
   readonly rounds: number;
   readonly seconds: number;
   readonly only: readonly Section[];
+  readonly engine: Engine;
   readonly json: boolean;
 }
 
@@ -48,13 +53,21 @@ function fail(message: string): never {
 }
 
 function readOptions(): Options {
-  let values: { rounds: string; seconds: string; only: string; json: boolean; help: boolean };
+  let values: {
+    rounds: string;
+    seconds: string;
+    only: string;
+    engine: string;
+    json: boolean;
+    help: boolean;
+  };
   try {
     ({ values } = parseArgs({
       options: {
         rounds: { type: 'string', default: '5' },
         seconds: { type: 'string', default: '1' },
         only: { type: 'string', default: SECTIONS.join(',') },
+        engine: { type: 'string', default: 'uring' },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
@@ -69,9 +82,10 @@ function readOptions(): Options {
   const rounds = Number(values.rounds);
   const seconds = Number(values.seconds);
   const only = values.only.split(',') as Section[];
-  const isKnown = only.every((section) => SECTIONS.includes(section));
+  const engine = values.engine as Engine;
+  const isKnown = only.every((section) => SECTIONS.includes(section)) && ENGINES.includes(engine);
   if (!Number.isInteger(rounds) || rounds < 1 || !(seconds > 0) || !isKnown) fail(USAGE);
-  return { rounds, seconds, only, json: values.json };
+  return { rounds, seconds, only, engine, json: values.json };
 }
 
 function checkMachine(): void {
@@ -134,7 +148,7 @@ function bulkPlans({ rounds, seconds }: Options): RowPlan[] {
 async function sideBySide(run: LoadRun, options: Options, report: Report): Promise<void> {
   const place = { cpu: PROXY_CPU };
   const haproxy = await startHaproxy(run, place);
-  const edgeproxy = await run.startEdgeproxy(place);
+  const edgeproxy = await run.startEdgeproxy({ ...place, engine: options.engine });
   const pair = [haproxy, edgeproxy];
   if (options.only.includes('conn')) {
     report.rows.push(await measureSideBySide(run, pair, connectPlan(options)));
@@ -153,12 +167,13 @@ async function sideBySide(run: LoadRun, options: Options, report: Report): Promi
   await run.stop(edgeproxy);
 }
 
-async function footprint(run: LoadRun, { only }: Options, report: Report): Promise<void> {
+async function footprint(run: LoadRun, { only, engine }: Options, report: Report): Promise<void> {
   const place = { cpu: PROXY_CPU };
   if (only.includes('idle')) {
     const sessions = idleSessions();
     const haproxy = (): Promise<LoadProxy> => startHaproxy(run, place);
-    const edgeproxy = (): Promise<LoadProxy> => run.startEdgeproxy({ ...place, watchHeap: true });
+    const edgeproxy = (): Promise<LoadProxy> =>
+      run.startEdgeproxy({ ...place, engine, watchHeap: true });
     const cases = [
       { start: haproxy, clients: sessions },
       { start: edgeproxy, clients: WARM_CLIENTS },
@@ -171,7 +186,7 @@ async function footprint(run: LoadRun, { only }: Options, report: Report): Promi
     }
   }
   if (only.includes('alloc')) {
-    const proxy = await run.startEdgeproxy({ ...place, watchHeap: true });
+    const proxy = await run.startEdgeproxy({ ...place, engine, watchHeap: true });
     for (const mode of ['connect', 'exchange'] as const) {
       report.allocation.push(await measureAllocation(run, proxy, mode, ALLOCATION_NOISE));
     }

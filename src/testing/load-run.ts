@@ -44,6 +44,7 @@ export interface LoadProxy {
 }
 
 export interface EdgeproxyOptions extends Placement {
+  readonly engine?: 'uring' | 'epoll';
   readonly watchHeap?: boolean;
   readonly flags?: readonly string[];
 }
@@ -163,7 +164,16 @@ export class LoadRun {
     const ports = await this.choosePorts();
     const listen = SERVICES.map((service) => `${service}@127.0.0.1:${ports[service]}`).join(',');
     const metrics = `127.0.0.1:${await freePort()}`;
-    const flags = ['--workers', '1', '--engine', 'uring', '--log', 'warn', '--db-path', dbPath];
+    const flags = [
+      '--workers',
+      '1',
+      '--engine',
+      options.engine ?? 'uring',
+      '--log',
+      'warn',
+      '--db-path',
+      dbPath,
+    ];
     const heapModule = new URL('load-heap.ts', import.meta.url).href;
     const child = this.spawn(
       PROGRAM,
