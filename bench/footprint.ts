@@ -71,14 +71,14 @@ export interface AllocationRow {
 }
 
 /** Operations of one window, and windows at most: V8 needs some 100,000 sessions until it optimises nothing more. */
-const ALLOCATION_WINDOW = 30_000;
-const WINDOWS_MAX = 6;
+const ALLOCATION_WINDOW = 120_000;
+const WINDOWS_MAX = 3;
 /**
  * What a window may show though no operation allocates: the question itself makes V8 give up a part-filled page (39,000
- * bytes), a function is optimised once more, a batch boxes a number. The smallest object has 16 bytes, so one per operation
- * shows as 480,000.
+ * bytes), and a function is optimised once more. The smallest object has 16 bytes, so one per operation shows as 1,920,000;
+ * this is a quarter of that, 4 bytes per operation.
  */
-export const ALLOCATION_NOISE = 160_000;
+export const ALLOCATION_NOISE = ALLOCATION_WINDOW * 4;
 
 /**
  * Bytes that the one worker of `proxy` (started with watchHeap) allocated in a window of ALLOCATION_WINDOW operations: the

@@ -5,7 +5,7 @@
 // A receive that came back short has emptied the socket (epoll(7)), so no call is spent to hear EAGAIN, unless the peer has
 // closed: then reading goes on to the end of the stream.
 
-import { monotonicMs } from '../sys/clock.ts';
+import { readMonotonic } from '../sys/clock.ts';
 import * as os from '../sys/epoll.ts';
 import {
   EAGAIN,
@@ -135,8 +135,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     return epoll < 0 ? epoll : new EpollEngine(epoll, options);
   }
 
-  now(): number {
-    return monotonicMs();
+  readClock(target: Float64Array): void {
+    readMonotonic(target);
   }
 
   // ---- waiting ---------------------------------------------------------------------------------------------------

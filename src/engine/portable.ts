@@ -7,7 +7,7 @@
 
 import net from 'node:net';
 import { assert } from '../base/assert.ts';
-import { monotonicMs } from '../sys/clock.ts';
+import { readMonotonic } from '../sys/clock.ts';
 import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import type { PeerAddress } from '../sys/socket.ts';
@@ -90,8 +90,8 @@ export class PortableEngine implements proactor.Proactor {
     this.#schedule();
   }
 
-  now(): number {
-    return monotonicMs();
+  readClock(target: Float64Array): void {
+    readMonotonic(target);
   }
 
   /** Does not wait: makes sure that a batch comes within `timeoutMs` (-1 = only when there are events). */

@@ -6,6 +6,9 @@
 // one send would reorder the stream. Every started operation reports exactly one event with `more` 0, cancelled or not;
 // `close`, `reset`, `shutdownWrite` and the `cancel…` calls themselves report nothing.
 //
+// Events of one socket come in the order in which the engine did the work: an end of stream never overtakes the failed
+// send that explains it.
+//
 // Sockets are numbers that only the engine interprets (descriptors, on Linux).
 
 import type { PeerAddress } from '../sys/socket.ts';
@@ -63,8 +66,8 @@ export interface Proactor {
   /** Whether `pump` exists here (splice). */
   readonly canPump: boolean;
 
-  /** The one monotonic clock, ms with a fraction. */
-  now(): number;
+  /** Puts the one monotonic clock, ms with a fraction, into `target[0]` (a returned fraction would be boxed). */
+  readClock(target: Float64Array): void;
   /**
    * Submits what was started and waits for at least one completion, a wake-up, or about `timeoutMs` (-1 = no limit; the
    * timer of an earlier wait may end a later one). Returns the number of events.

@@ -5,7 +5,7 @@
 // kernel touches the rings only inside io_uring_enter of this thread, so plain loads and stores of head and tail suffice.
 
 import { assert } from '../base/assert.ts';
-import { monotonicMs } from '../sys/clock.ts';
+import { readMonotonic } from '../sys/clock.ts';
 import { EAGAIN, ECANCELED, ENOBUFS } from '../sys/errno.ts';
 import {
   closeDescriptor,
@@ -122,8 +122,8 @@ export class UringEngine implements Proactor, PumpHost {
     return new UringEngine(ring, buffers, options);
   }
 
-  now(): number {
-    return monotonicMs();
+  readClock(target: Float64Array): void {
+    readMonotonic(target);
   }
 
   // ---- submission ------------------------------------------------------------------------------------------------

@@ -125,7 +125,9 @@ export function createWorkerState(
     rampMs: options.slowStartMs ?? 0,
   });
   useSnapshot(selector, openSnapshot(memory.routing));
-  const now = engine.now();
+  const clock = new Float64Array(1);
+  engine.readClock(clock);
+  const now = clock[0];
   return {
     engine,
     options,
@@ -141,7 +143,7 @@ export function createWorkerState(
     limits: options.limits ?? NO_LIMITS,
     onBreaker: () => {},
     timers: createTimerWheel(capacity, TICK_MS, now),
-    clock: Float64Array.of(now),
+    clock,
     clientClock: Float64Array.of(Math.floor(now - options.epochMs)),
     peer: { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 },
     failed: new Int32Array(options.connectRetries + 1),

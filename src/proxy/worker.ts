@@ -65,7 +65,7 @@ export function runBatch(
   events: number,
   takePublications: () => void,
 ): boolean {
-  worker.clock[0] = worker.engine.now();
+  worker.engine.readClock(worker.clock);
   worker.clientClock[0] = Math.floor(worker.clock[0] - worker.options.epochMs);
   setSelectorTime(worker.selector, worker.clientClock[0]);
   for (let event = 0; event < events; event++) handleEvent(worker, event * EVENT_WORDS);

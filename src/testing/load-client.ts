@@ -18,6 +18,7 @@ import {
   OP_SEND,
 } from '../engine/proactor.ts';
 import { UringEngine } from '../engine/uring.ts';
+import { monotonicMs } from '../sys/clock.ts';
 import { ENOBUFS } from '../sys/errno.ts';
 import { createEventfd } from '../sys/eventfd.ts';
 import { checked, native, num } from '../sys/native.ts';
@@ -233,14 +234,14 @@ function turn(): void {
 /** Runs until `done`; an order that makes no progress is a failure of the proxy and ends this process. */
 function runUntil(done: () => boolean, what: string): void {
   let mark = -1;
-  let markAt = engine.now();
+  let markAt = monotonicMs();
   while (!done()) {
     turn();
     const progress = operations + bytes - opened;
     if (progress !== mark) {
       mark = progress;
-      markAt = engine.now();
-    } else if (engine.now() - markAt > STUCK_MS) {
+      markAt = monotonicMs();
+    } else if (monotonicMs() - markAt > STUCK_MS) {
       throw new Error(`No progress for ${STUCK_MS} ms while ${what}: ${opened} connections open`);
     }
   }
@@ -268,11 +269,11 @@ function closeAll(): void {
 }
 
 function measure(): LoadReport {
-  const startedAt = engine.now();
-  const since = (then: number): number => (engine.now() - then) / 1000;
+  const startedAt = monotonicMs();
+  const since = (then: number): number => (monotonicMs() - then) / 1000;
   const { warmSeconds, warmOperations, pids } = order;
   runUntil(() => since(startedAt) >= warmSeconds && operations >= warmOperations, 'warming up');
-  const windowAt = engine.now();
+  const windowAt = monotonicMs();
   const before = { operations, bytes, cpu: pids.map(cpuNanoseconds) };
   runUntil(
     () => since(windowAt) >= order.seconds && operations - before.operations >= order.operations,

@@ -97,8 +97,8 @@ export class SimulatedEngine implements proactor.Proactor {
     this.accepts = new SimAccepts(random, trace, host, this.sockets, this.operations, options);
   }
 
-  now(): number {
-    return this.#network.clock[0];
+  readClock(target: Float64Array): void {
+    target[0] = this.#network.clock[0];
   }
 
   get bytesReceived(): number {
