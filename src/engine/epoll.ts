@@ -26,6 +26,7 @@ import {
   setResetOnClose,
   setUserTimeout,
   shutdownWrite,
+  socketError,
 } from '../sys/socket.ts';
 import {
   closeBuffers,
@@ -282,7 +283,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   #finishConnect(endpoint: number, failed: boolean): void {
-    const error = failed ? os.socketError(this.#socket[endpoint]) : 0;
+    const error = failed ? socketError(this.#socket[endpoint]) : 0;
     if (!failed && (this.#ready[endpoint] & WRITABLE) === 0) return;
     this.#wants[endpoint] &= ~WANT_CONNECT;
     // A socket that connected and was reset before this look has no error left to read; it did not serve.

@@ -17,6 +17,7 @@ import {
   setResetOnClose,
   setUserTimeout,
   shutdownWrite,
+  socketError,
 } from '../sys/socket.ts';
 import { closeRing, openRing, type Ring } from '../sys/uring.ts';
 import * as abi from '../sys/uring-abi.ts';
@@ -149,6 +150,7 @@ export class UringEngine implements Proactor, PumpHost {
     offset: number,
     port: number,
   ): void {
+    this.#socket[endpoint] = socket;
     const identity = OP_CONNECT | (generation << 8);
     this.#entries.connect(socket, endpoint, identity, family, words, offset, port);
   }
@@ -258,11 +260,20 @@ export class UringEngine implements Proactor, PumpHost {
         this.emit(OP_ACCEPT, endpoint, generation, result, NO_BUFFER, more);
         return;
       case OP_CONNECT:
-        this.emit(OP_CONNECT, endpoint, generation, result, NO_BUFFER, 0);
+        this.#completeConnect(endpoint, generation, result);
         return;
       default:
         this.#completeInternal(operation, endpoint, generation, result);
     }
+  }
+
+  /**
+   * io_uring reports 0 too for a connect that an ICMP error found while the kernel was sending its SYN (Linux 6.18: a
+   * firewall on this machine that rejects): the socket knows better.
+   */
+  #completeConnect(endpoint: number, generation: number, result: number): void {
+    const reported = result === 0 ? socketError(this.#socket[endpoint]) : result;
+    this.emit(OP_CONNECT, endpoint, generation, reported, NO_BUFFER, 0);
   }
 
   #completeReceive(

@@ -3,15 +3,11 @@
 
 import { checked, MINUS_ONE, native, num } from './native.ts';
 import {
-  LENGTH_POINTER,
-  SCRATCH_LENGTH,
   SCRATCH_SOCKADDR,
   SCRATCH_STRUCT,
-  SCRATCH_VALUE,
   SOCKADDR_POINTER,
   STRUCT_POINTER,
   scratchWords,
-  VALUE_POINTER,
 } from './scratch.ts';
 import { AF_INET, AF_INET6, encodeSockaddrWords } from './sockaddr.ts';
 
@@ -33,8 +29,6 @@ const EPOLL_CTL_DEL = 2n;
 const SOCK_NONBLOCK_CLOEXEC = 0o2004000n;
 const SOCK_STREAM_NONBLOCK_CLOEXEC = 0o2004001n;
 const MSG_NOSIGNAL = 0x4000n;
-const SOL_SOCKET = 1n;
-const SO_ERROR = 4n;
 const STRUCT_WORD = SCRATCH_STRUCT / 4;
 
 /** A new epoll descriptor, or -errno. */
@@ -88,13 +82,6 @@ export function connectSocket(
   const at = SCRATCH_SOCKADDR / 4;
   const bytes = encodeSockaddrWords(scratchWords, at, family, words, offset, port);
   return checked(native.connect(num(fd), SOCKADDR_POINTER, num(bytes)));
-}
-
-/** The pending error of a socket as -errno, 0 = none (SO_ERROR, socket(7)); reading clears it. */
-export function socketError(fd: number): number {
-  scratchWords[SCRATCH_LENGTH / 4] = 4;
-  const result = native.getsockopt(num(fd), SOL_SOCKET, SO_ERROR, VALUE_POINTER, LENGTH_POINTER);
-  return result < 0 ? checked(result) : -scratchWords[SCRATCH_VALUE / 4];
 }
 
 export function receiveBytes(fd: number, address: bigint, bytes: bigint): number {

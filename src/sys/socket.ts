@@ -28,6 +28,7 @@ const AF_INET6_N = BigInt(AF_INET6);
 const SOCK_STREAM_CLOEXEC = 0o2000001n;
 const SOL_SOCKET = 1n;
 const SO_REUSEADDR = 2n;
+const SO_ERROR = 4n;
 const SO_KEEPALIVE = 9n;
 const SO_LINGER = 13n;
 const SO_REUSEPORT = 15n;
@@ -142,6 +143,16 @@ export function readPeerAddress(fd: number, peer: PeerAddress): number {
   if (peer.w0 === 0 && peer.w1 === 0 && peer.w2 === 0xffff) peer.w2 = 0;
   else peer.family = 6;
   return 0;
+}
+
+/**
+ * The pending error of a socket as -errno, 0 = none; reading clears it (SO_ERROR, socket(7)). While a connect goes on that
+ * is also an ICMP error the kernel would yet have tried to get over.
+ */
+export function socketError(fd: number): number {
+  scratchWords[LENGTH_WORD] = 4;
+  const result = native.getsockopt(num(fd), SOL_SOCKET, SO_ERROR, VALUE_POINTER, LENGTH_POINTER);
+  return result < 0 ? checked(result) : -scratchWords[VALUE_WORD];
 }
 
 export interface ListenOptions {
