@@ -38,6 +38,7 @@ const DEFINITIONS = {
   read: { arguments: THREE, return: 'int32' },
   recv: { arguments: FOUR, return: 'int32' },
   send: { arguments: FOUR, return: 'int32' },
+  setns: { arguments: TWO, return: 'int32' },
   setrlimit: { arguments: TWO, return: 'int32' },
   setsockopt: { arguments: FIVE, return: 'int32' },
   shutdown: { arguments: TWO, return: 'int32' },

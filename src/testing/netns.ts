@@ -7,10 +7,17 @@ import { fileURLToPath } from 'node:url';
 const TOOL = fileURLToPath(new URL('./name-tool.ts', import.meta.url));
 const NODE = [process.execPath, '--disable-warning=ExperimentalWarning', TOOL];
 
-function ip(line: string): string {
-  const result = spawnSync('ip', line.split(' '), { encoding: 'utf8' });
+/** Runs a program and returns what went wrong, '' = nothing. */
+export function attempt(program: string, args: readonly string[]): string {
+  const result = spawnSync(program, args, { encoding: 'utf8' });
   if (result.error) return result.error.message;
-  return result.status === 0 ? '' : result.stderr.trim() || `ip ended with ${result.status}`;
+  return result.status === 0
+    ? ''
+    : result.stderr.trim() || `${program} ended with ${result.status}`;
+}
+
+function ip(line: string): string {
+  return attempt('ip', line.split(' '));
 }
 
 export interface Namespaces extends Disposable {

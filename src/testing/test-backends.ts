@@ -90,6 +90,19 @@ export async function startBackend(
   return backend;
 }
 
+/** Starts a backend on a listening socket made elsewhere (in another network namespace). */
+export async function serveDescriptor(
+  handler: ConnectionHandler,
+  fd: number,
+): Promise<TestBackend> {
+  const backend = new TestBackend(handler);
+  await new Promise<void>((resolve, reject) => {
+    backend.server.on('error', reject);
+    backend.server.listen({ fd }, resolve);
+  });
+  return backend;
+}
+
 /** Sends back what it gets, and closes when the client has. */
 export function echo(socket: Socket, backend: TestBackend): void {
   socket.on('data', (chunk) => {
