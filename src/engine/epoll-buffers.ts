@@ -3,6 +3,7 @@
 
 import { assert } from '../base/assert.ts';
 import { type Mapping, mapMemory, unmap } from '../sys/memory.ts';
+import { isStillScarce } from './proactor.ts';
 
 export interface EpollBuffers {
   readonly count: number;
@@ -11,6 +12,7 @@ export interface EpollBuffers {
   readonly bytesArgument: bigint;
   readonly free: Int32Array;
   freeCount: number;
+  isScarce: boolean;
   readonly region: Mapping;
 }
 
@@ -23,18 +25,25 @@ export function openBuffers(count: number, bufferBytes: number): EpollBuffers {
     free[index] = count - 1 - index;
   }
   const bytesArgument = BigInt(bufferBytes);
-  return { count, address, bytesArgument, free, freeCount: count, region };
+  return { count, address, bytesArgument, free, freeCount: count, isScarce: false, region };
 }
 
 /** A free buffer; the caller has seen that `freeCount` is above 0. */
 export function takeBuffer(buffers: EpollBuffers): number {
   buffers.freeCount--;
+  noteScarcity(buffers);
   return buffers.free[buffers.freeCount];
 }
 
 export function returnBuffer(buffers: EpollBuffers, buffer: number): void {
   assert(buffers.freeCount < buffers.count, 'A buffer was released twice');
   buffers.free[buffers.freeCount++] = buffer;
+  noteScarcity(buffers);
+}
+
+function noteScarcity(buffers: EpollBuffers): void {
+  const { isScarce, count, freeCount } = buffers;
+  buffers.isScarce = isStillScarce(isScarce, count - freeCount, count);
 }
 
 export function closeBuffers(buffers: EpollBuffers): void {

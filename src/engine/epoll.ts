@@ -338,11 +338,14 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
         return;
       }
       const generation = this.#generation[endpoint];
-      this.emit(proactor.OP_RECEIVE, endpoint, generation, result, buffer, 1);
+      const isLast = buffers.isScarce;
+      if (isLast) this.#wants[endpoint] &= ~WANT_RECEIVE;
+      this.emit(proactor.OP_RECEIVE, endpoint, generation, result, buffer, isLast ? 0 : 1);
       if (result < this.bufferBytes && (this.#ready[endpoint] & HANGUP) === 0) {
         this.#ready[endpoint] &= ~READABLE;
         return;
       }
+      if (isLast) return;
     }
     this.#enqueue(endpoint);
   }
@@ -441,6 +444,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   hasBuffer(): boolean {
     return this.#buffers.freeCount > 0;
+  }
+
+  isScarce(): boolean {
+    return this.#buffers.isScarce;
   }
 
   buffersInUse(): number {

@@ -59,6 +59,7 @@ export class PortableEngine implements proactor.Proactor {
   readonly #memory: Uint8Array;
   readonly #free: Int32Array;
   #freeCount: number;
+  #isScarce = false;
   readonly #connections = new Map<number, Connection>();
   readonly #servers = new Map<number, net.Server>();
   #listeners: readonly PortableListener[] = [];
@@ -273,19 +274,32 @@ export class PortableEngine implements proactor.Proactor {
       }
       const bytes = Math.min(connection.left.length, this.bufferBytes);
       this.#freeCount--;
+      this.#noteScarcity();
       const buffer = this.#free[this.#freeCount];
       this.#memory.set(connection.left.subarray(0, bytes), buffer * this.bufferBytes);
       connection.left = bytes === connection.left.length ? null : connection.left.subarray(bytes);
-      this.#emitBuffer(proactor.OP_RECEIVE, endpoint, generation, bytes, buffer, 1);
+      const more = this.#isScarce ? 0 : 1;
+      if (more === 0) this.#stopReceive(connection);
+      this.#emitBuffer(proactor.OP_RECEIVE, endpoint, generation, bytes, buffer, more);
     }
     if (!connection.receiving) return;
     if (connection.failure !== 0) this.#endReceive(connection, connection.failure);
     else if (connection.ended) this.#endReceive(connection, 0);
   }
 
-  #endReceive(connection: Connection, result: number): void {
+  #stopReceive(connection: Connection): void {
     connection.receiving = false;
     connection.socket.pause();
+  }
+
+  #noteScarcity(): void {
+    const { bufferCount } = this;
+    const inUse = bufferCount - this.#freeCount;
+    this.#isScarce = proactor.isStillScarce(this.#isScarce, inUse, bufferCount);
+  }
+
+  #endReceive(connection: Connection, result: number): void {
+    this.#stopReceive(connection);
     this.#emit(proactor.OP_RECEIVE, connection.endpoint, connection.generation, result);
   }
 
@@ -336,10 +350,15 @@ export class PortableEngine implements proactor.Proactor {
   releaseBuffer(buffer: number): void {
     assert(this.#freeCount < this.bufferCount, 'A buffer was released twice');
     this.#free[this.#freeCount++] = buffer;
+    this.#noteScarcity();
   }
 
   hasBuffer(): boolean {
     return this.#freeCount > 0;
+  }
+
+  isScarce(): boolean {
+    return this.#isScarce;
   }
 
   buffersInUse(): number {

@@ -45,6 +45,11 @@ export const EVENT_MORE = 5;
 /** No buffer, in EVENT_BUFFER. */
 export const NO_BUFFER = -1;
 
+/** Buffers are scarce from when the last one is taken (`inUse` = `count`) until three quarters are free again. */
+export function isStillScarce(wasScarce: boolean, inUse: number, count: number): boolean {
+  return inUse === count || (wasScarce && inUse * 4 > count);
+}
+
 /** What an engine is opened with. */
 export interface EngineOptions {
   /** Sessions at most; endpoints are twice as many. */
@@ -90,7 +95,10 @@ export interface Proactor {
     offset: number,
     port: number,
   ): void;
-  /** Receives into pooled buffers until an event with `more` 0. -ENOBUFS: none is free, start again after a release. */
+  /**
+   * Receives into pooled buffers until an event with `more` 0, which may have a buffer. -ENOBUFS: none is free,
+   * start again after a release.
+   */
   receive(endpoint: number, generation: number, socket: number): void;
   /** Ends a receive early: its last event has result -ECANCELED (or what arrived before). */
   cancelReceive(endpoint: number, generation: number): void;
@@ -117,6 +125,8 @@ export interface Proactor {
   releaseBuffer(buffer: number): void;
   /** Whether a receive started now would find a buffer. */
   hasBuffer(): boolean;
+  /** Whether buffers are short (isStillScarce): a receive then ends with its first one, to leave others theirs. */
+  isScarce(): boolean;
   /** Buffers held by the data plane now. */
   buffersInUse(): number;
 

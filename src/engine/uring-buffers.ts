@@ -16,6 +16,7 @@ import {
   BUF_RING_TAIL_HALFWORD,
   BUF_WORDS,
 } from '../sys/uring-abi.ts';
+import { isStillScarce } from './proactor.ts';
 
 /** Buffers the kernel holds at start; enough for a batch of small exchanges, 256 KiB of touched pages. */
 const WORKING_SET_MIN = 64;
@@ -40,6 +41,7 @@ export interface UringBuffers {
   workingSet: number;
   tail: number;
   inUse: number;
+  isScarce: boolean;
   readonly mappings: readonly Mapping[];
 }
 
@@ -74,6 +76,7 @@ export function openBuffers(
     workingSet: Math.min(WORKING_SET_MIN, entries),
     tail: 0,
     inUse: 0,
+    isScarce: false,
     mappings: [region, header],
   };
   const base = Number(region.address);
@@ -113,13 +116,19 @@ function refill(buffers: UringBuffers): void {
 export function takeBuffer(buffers: UringBuffers): void {
   buffers.ready--;
   buffers.inUse++;
+  noteScarcity(buffers);
   if (buffers.ready < buffers.workingSet >> 1) refill(buffers);
+}
+
+function noteScarcity(buffers: UringBuffers): void {
+  buffers.isScarce = isStillScarce(buffers.isScarce, buffers.inUse, buffers.count);
 }
 
 /** The data plane is done with a buffer. */
 export function returnBuffer(buffers: UringBuffers, buffer: number): void {
   assert(buffers.inUse > 0, 'A buffer was released twice');
   buffers.inUse--;
+  noteScarcity(buffers);
   if (buffers.ready < buffers.workingSet) give(buffers, buffer);
   else buffers.idle[buffers.idleCount++] = buffer;
 }

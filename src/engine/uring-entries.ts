@@ -113,10 +113,9 @@ export class UringEntries {
     this.#sqes[at + abi.SQE_OFF_LOW] = bytes;
   }
 
-  /** Receives into buffers of `group` until told otherwise. */
-  receive(socket: number, endpoint: number, identity: number, group: number): void {
-    const opcode =
-      abi.IORING_OP_RECV | (abi.IOSQE_BUFFER_SELECT << 8) | (abi.IORING_RECV_MULTISHOT << 16);
+  /** Receives into buffers of `group`; with IORING_RECV_MULTISHOT in `flags` until told otherwise, else into one. */
+  receive(socket: number, endpoint: number, identity: number, group: number, flags: number): void {
+    const opcode = abi.IORING_OP_RECV | (abi.IOSQE_BUFFER_SELECT << 8) | (flags << 16);
     const at = this.#entry(opcode, socket, endpoint, identity);
     this.#sqes[at + abi.SQE_BUF_GROUP] = group;
   }

@@ -158,7 +158,8 @@ export class UringEngine implements Proactor, PumpHost {
   receive(endpoint: number, generation: number, socket: number): void {
     this.#socket[endpoint] = socket;
     this.#receivePolling[endpoint] = 0;
-    this.#entries.receive(socket, endpoint, OP_RECEIVE | (generation << 8), BUFFER_GROUP);
+    const flags = this.#buffers.isScarce ? 0 : abi.IORING_RECV_MULTISHOT;
+    this.#entries.receive(socket, endpoint, OP_RECEIVE | (generation << 8), BUFFER_GROUP, flags);
   }
 
   cancelReceive(endpoint: number, generation: number): void {
@@ -383,6 +384,10 @@ export class UringEngine implements Proactor, PumpHost {
 
   hasBuffer(): boolean {
     return this.#buffers.ready > 0;
+  }
+
+  isScarce(): boolean {
+    return this.#buffers.isScarce;
   }
 
   buffersInUse(): number {

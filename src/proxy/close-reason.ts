@@ -14,6 +14,7 @@ export const REASON_CONNECT_TIMEOUT = 9;
 export const REASON_NO_DESCRIPTORS = 10;
 export const REASON_SHUTDOWN = 11;
 export const REASON_WORKER_LOST = 12;
+export const REASON_BUFFERS_EXHAUSTED = 13;
 
 export interface ReasonText {
   readonly name: string;
@@ -35,6 +36,10 @@ export const CLOSE_REASONS: readonly ReasonText[] = [
   { name: 'no_descriptors', help: 'No socket to the backend: descriptors or memory ran out' },
   { name: 'shutdown', help: 'Still open at the shutdown deadline' },
   { name: 'worker_lost', help: 'The worker serving it died' },
+  {
+    name: 'buffers_exhausted',
+    help: 'All buffers were in use and this session had waited longest for its peer to read',
+  },
 ];
 
 export const REJECT_NO_BACKEND = 0;

@@ -1,10 +1,12 @@
 // Moving the bytes of a session: receive into pooled buffers at one endpoint, send at the other, one send in flight per
-// socket and the rest in a queue. Back-pressure: at QUEUE_MAX queued buffers the receive is cancelled, below QUEUE_LOW it
-// is started again. A direction whose buffers keep arriving full is bulk: it moves to a pump (splice in the kernel) until
-// it falls quiet. Half-close is kept both ways; a failed source resets the other side once what it sent is delivered.
+// socket and the rest in a queue. Back-pressure: at a number of queued buffers (buffer-turns.ts) the receive is cancelled,
+// below half of it it is started again. A direction whose buffers keep arriving full is bulk: it moves to a pump (splice in
+// the kernel) until it falls quiet. Half-close is kept both ways; a failed source resets the other side once what it sent
+// is delivered.
 
 import { PUMP_TARGET } from '../engine/proactor.ts';
 import { ECANCELED, EHOSTUNREACH, ENOBUFS, ETIMEDOUT } from '../sys/errno.ts';
+import { armReceive, mayReceive, queueMax, waitForBuffer } from './buffer-turns.ts';
 import {
   REASON_BACKEND_LOST,
   REASON_BACKEND_RESET,
@@ -24,17 +26,12 @@ import {
   RECEIVE_IDLE,
   RECEIVE_PUMP_STOPPING,
   RECEIVE_PUMPING,
-  RECEIVE_STARVED,
   STATE_CLOSING,
-  STATE_RELAYING,
 } from './sessions.ts';
-import { STAT_BUFFER_WAITS, STAT_BYTES, STAT_PUMPS } from './stats.ts';
+import { STAT_BYTES, STAT_PUMPS } from './stats.ts';
 import { backendAnswered } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
-/** Buffers one direction may have waiting before its receive stops. */
-const QUEUE_MAX = 8;
-const QUEUE_LOW = 4;
 /** Full buffers in a row (less one for each that was not) that make a flow bulk: 256 KiB of 16 KiB buffers. */
 const BULK_STREAK = 16;
 /** A pump turn that moved less counts as quiet; after this many in a row the flow goes back to buffers. */
@@ -47,16 +44,8 @@ const NODELAY_AT_SEND = 1;
 
 /** Both sides are connected. */
 export function startRelay(worker: WorkerState, slot: number): void {
-  arm(worker, slot * 2);
-  arm(worker, slot * 2 + 1);
-}
-
-function arm(worker: WorkerState, endpoint: number): void {
-  const { sessions, engine } = worker;
-  const slot = endpoint >> 1;
-  sessions.receiving[endpoint] = RECEIVE_ARMED;
-  sessions.pending[slot]++;
-  engine.receive(endpoint, sessions.generation[slot], sessions.sockets[endpoint] - 1);
+  armReceive(worker, slot * 2);
+  armReceive(worker, slot * 2 + 1);
 }
 
 export function onReceive(
@@ -164,7 +153,7 @@ function enqueue(worker: WorkerState, endpoint: number, buffer: number): void {
   else bufferNext[tail - 1] = buffer + 1;
   sessions.queueTail[endpoint] = buffer + 1;
   sessions.queueCount[endpoint]++;
-  if (sessions.queueCount[endpoint] >= QUEUE_MAX) stopReceive(worker, endpoint);
+  if (sessions.queueCount[endpoint] >= queueMax(worker)) stopReceive(worker, endpoint);
 }
 
 function sendBuffer(worker: WorkerState, target: number, buffer: number): void {
@@ -178,6 +167,7 @@ function sendBuffer(worker: WorkerState, target: number, buffer: number): void {
   }
   sessions.sending[target] = buffer + 1;
   sessions.sendOffset[target] = 0;
+  sessions.sentAt[target] = worker.clock[0];
   sessions.pending[slot]++;
   engine.send(target, sessions.generation[slot], socket, buffer, 0, worker.bufferBytes[buffer]);
 }
@@ -202,6 +192,7 @@ export function onSend(worker: WorkerState, target: number, result: number): voi
   const offset = sessions.sendOffset[target] + result;
   if (offset < bufferBytes[buffer]) {
     sessions.sendOffset[target] = offset;
+    sessions.sentAt[target] = worker.clock[0];
     sessions.pending[slot]++;
     const socket = sessions.sockets[target] - 1;
     const left = bufferBytes[buffer] - offset;
@@ -239,9 +230,10 @@ function continueReceive(worker: WorkerState, endpoint: number): void {
     if (sessions.sending[endpoint ^ 1] !== 0) return;
     if (startPump(worker, endpoint)) return;
   }
-  if (sessions.queueCount[endpoint] >= QUEUE_LOW) return;
-  if (worker.engine.hasBuffer()) arm(worker, endpoint);
-  else starve(worker, endpoint);
+  const isSending = sessions.sending[endpoint ^ 1] !== 0;
+  if (!mayReceive(worker, isSending, sessions.queueCount[endpoint])) return;
+  if (worker.engine.hasBuffer()) armReceive(worker, endpoint);
+  else waitForBuffer(worker, endpoint);
 }
 
 // ---- end of a direction ---------------------------------------------------------------------------------------------
@@ -295,32 +287,6 @@ function targetFailed(worker: WorkerState, target: number, result: number): void
   noteHalfClose(worker, target >> 1);
   if (sessions.receiving[target] === RECEIVE_IDLE) continueReceive(worker, target);
   if (sessions.receiving[source] === RECEIVE_IDLE) continueReceive(worker, source);
-}
-
-// ---- buffers --------------------------------------------------------------------------------------------------------
-
-function starve(worker: WorkerState, endpoint: number): void {
-  const { sessions, starved } = worker;
-  sessions.receiving[endpoint] = RECEIVE_STARVED;
-  worker.stats.totals[STAT_BUFFER_WAITS]++;
-  if (worker.starvedListed[endpoint] === 1) return;
-  worker.starvedListed[endpoint] = 1;
-  starved[(worker.starvedHead + worker.starvedCount) % starved.length] = endpoint;
-  worker.starvedCount++;
-}
-
-/** Directions that waited for a buffer take their turn, first come first served. */
-export function feedStarved(worker: WorkerState): void {
-  const { sessions, starved, engine } = worker;
-  // One start per waiting direction and call: a start may find the buffer gone again.
-  for (let turns = worker.starvedCount; turns > 0 && engine.hasBuffer(); turns--) {
-    const endpoint = starved[worker.starvedHead];
-    worker.starvedHead = (worker.starvedHead + 1) % starved.length;
-    worker.starvedCount--;
-    worker.starvedListed[endpoint] = 0;
-    if (sessions.state[endpoint >> 1] !== STATE_RELAYING) continue;
-    if (sessions.receiving[endpoint] === RECEIVE_STARVED) arm(worker, endpoint);
-  }
 }
 
 // ---- pump -----------------------------------------------------------------------------------------------------------

@@ -83,6 +83,8 @@ export interface Sessions extends SharedSessions {
   /** Buffer in flight to this endpoint + 1, and how much of it is sent. */
   readonly sending: Int32Array;
   readonly sendOffset: Int32Array;
+  /** When that send began or last made progress, ms. */
+  readonly sentAt: Float64Array;
   /** Sends to this endpoint, up to 2: the second one needs TCP_NODELAY. */
   readonly sends: Uint8Array;
   /** Queue of received buffers, by source endpoint: buffer + 1. */
@@ -140,6 +142,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     dead: new Uint8Array(endpoints),
     sending: new Int32Array(endpoints),
     sendOffset: new Int32Array(endpoints),
+    sentAt: new Float64Array(endpoints),
     sends: new Uint8Array(endpoints),
     queueHead: new Int32Array(endpoints),
     queueTail: new Int32Array(endpoints),

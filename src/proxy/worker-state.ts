@@ -107,6 +107,10 @@ export interface WorkerState {
   starvedHead: number;
   starvedCount: number;
   readonly starvedListed: Uint8Array;
+  /** By endpoint: since when it waits, ms. */
+  readonly starvedAt: Float64Array;
+  /** One element: not before this time are sessions ended to free buffers, ms. */
+  readonly relieveAt: Float64Array;
   publicationsSeen: number;
 }
 
@@ -157,6 +161,8 @@ export function createWorkerState(
     starvedHead: 0,
     starvedCount: 0,
     starvedListed: new Uint8Array(capacity * 2),
+    starvedAt: new Float64Array(capacity * 2),
+    relieveAt: new Float64Array(1),
     publicationsSeen: 0,
   };
 }

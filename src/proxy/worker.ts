@@ -25,10 +25,11 @@ import {
   reviewAccept,
 } from './accept.ts';
 import { onConnect } from './admit.ts';
+import { feedStarved } from './buffer-turns.ts';
 import { REASON_SHUTDOWN } from './close-reason.ts';
 import { runTimers } from './deadlines.ts';
 import { endSession } from './end.ts';
-import { feedStarved, onPump, onReceive, onSend } from './relay.ts';
+import { onPump, onReceive, onSend } from './relay.ts';
 import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
 import {
   COMMAND_CRASH,

@@ -7,6 +7,7 @@ import {
   CLOSE_REASONS,
   REASON_BACKEND_LOST,
   REASON_BACKEND_RESET,
+  REASON_BUFFERS_EXHAUSTED,
   REASON_CLIENT_LOST,
   REASON_CLIENT_RESET,
   REASON_COMPLETED,
@@ -394,6 +395,9 @@ export class SimChecks {
         break;
       case REASON_IDLE_TIMEOUT:
         right = backend >= 0 && idleTimeoutMs > 0 && silent >= idleTimeoutMs;
+        break;
+      case REASON_BUFFERS_EXHAUSTED:
+        right = backend >= 0 && !state.engine.hasBuffer();
         break;
       case REASON_HALF_CLOSED_TIMEOUT:
         right = backend >= 0 && halfClosedTimeoutMs > 0 && silent >= halfClosedTimeoutMs;

@@ -44,6 +44,7 @@ export class SimulatedEngine implements proactor.Proactor {
   readonly canPump: boolean;
   /** Pumps started, and below the bytes moved: for comparison with the proxy's own statistics. */
   pumps = 0;
+  #isScarce = false;
   #bytesReceived = 0;
   #bytesSent = 0;
 
@@ -411,6 +412,11 @@ export class SimulatedEngine implements proactor.Proactor {
 
   hasBuffer(): boolean {
     return this.buffers.countFree() > 0;
+  }
+
+  isScarce(): boolean {
+    this.#isScarce = proactor.isStillScarce(this.#isScarce, this.buffersInUse(), this.bufferCount);
+    return this.#isScarce;
   }
 
   buffersInUse(): number {
