@@ -152,7 +152,8 @@ export function readPeerAddress(fd: number, peer: PeerAddress): number {
 export function socketError(fd: number): number {
   scratchWords[LENGTH_WORD] = 4;
   const result = native.getsockopt(num(fd), SOL_SOCKET, SO_ERROR, VALUE_POINTER, LENGTH_POINTER);
-  return result < 0 ? checked(result) : -scratchWords[VALUE_WORD];
+  // From 0: a negated 0 would be -0, which is no small integer and gets boxed.
+  return result < 0 ? checked(result) : 0 - scratchWords[VALUE_WORD];
 }
 
 export interface ListenOptions {
