@@ -72,7 +72,7 @@ export interface AllocationRow {
 
 /** Operations of one window, and windows at most: V8 needs some 100,000 sessions until it optimises nothing more. */
 const ALLOCATION_WINDOW = 120_000;
-const WINDOWS_MAX = 3;
+const WINDOWS_MAX = 6;
 /**
  * What a window may show though no operation allocates: the question itself makes V8 give up a part-filled page (39,000
  * bytes), and a function is optimised once more. The smallest object has 16 bytes, so one per operation shows as 1,920,000;
