@@ -3,10 +3,10 @@
 // or both), unplugged, slowed down or made lossy, and healed: real partitions, as the kernel's TCP sees them.
 
 import { Socket } from 'node:net';
-import { connectSocket } from '../sys/epoll.ts';
+import { connectSocket, openNonblockingSocket } from '../sys/epoll.ts';
 import { inNamespace } from '../sys/netns.ts';
 import { parseAddress } from '../sys/sockaddr.ts';
-import { openListener, openSocket } from '../sys/socket.ts';
+import { closeDescriptor, openListener, openSocket } from '../sys/socket.ts';
 import { attempt } from './netns.ts';
 import type { HostPort } from './proxy-process.ts';
 import { type ConnectionHandler, serveDescriptor, type TestBackend } from './test-backends.ts';
@@ -108,6 +108,23 @@ export class FaultHost implements Disposable {
   /** The host answers connects with an ICMP error (a firewall's REJECT). */
   reject(): void {
     this.#filter('input', 'reject with icmpx type host-unreachable');
+  }
+
+  /** Handshakes with this host as the client are never finished: its bare ACKs vanish. */
+  dropAcks(): void {
+    this.#filter('output', 'tcp flags & (syn | ack) == ack drop');
+  }
+
+  /** Begins `count` connections and waits for none; the result closes them. */
+  begin({ host, port }: HostPort, count: number): () => void {
+    const words = Uint32Array.from(parseAddress(host)?.words ?? []);
+    const sockets = inNamespace(this.#namespace, () =>
+      Array.from({ length: count }, () => openNonblockingSocket(4)),
+    );
+    for (const socket of sockets) connectSocket(socket, 4, words, 0, port);
+    return () => {
+      for (const socket of sockets) closeDescriptor(socket);
+    };
   }
 
   /** Both ways at this rate: `2mbit`. */

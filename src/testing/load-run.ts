@@ -210,7 +210,10 @@ export class LoadRun {
   }
 
   /** Has the client carry out one order against `proxy`. */
-  async load(proxy: LoadProxy, request: LoadRequest): Promise<LoadReport> {
+  async load(
+    proxy: Pick<LoadProxy, 'name' | 'pid' | 'ports'>,
+    request: LoadRequest,
+  ): Promise<LoadReport> {
     const service: Service =
       request.mode === 'download' ? 'source' : request.mode === 'upload' ? 'sink' : 'echo';
     const order: LoadOrder = {

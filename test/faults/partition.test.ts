@@ -34,7 +34,7 @@ function address(number: number): string {
   return `127.2.${number >> 8}.${number & 255}`;
 }
 
-/** Whether the proxy's connection to `address` has keepalive on: set, like TCP_USER_TIMEOUT, once a session turns out to last. */
+/** Whether the proxy's connection to `address` has keepalive: set, like TCP_USER_TIMEOUT, once a session turns out to last. */
 function hasKeepalive(address: string): boolean {
   const { stdout } = spawnSync('ss', ['-tnoH', 'dst', address], { encoding: 'utf8' });
   return stdout.includes('keepalive');
