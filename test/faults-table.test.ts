@@ -1,10 +1,11 @@
-// docs/operating/faults.md names tests and metrics: each must exist, so that the table cannot outlive what it promises.
+// docs/operating/faults.md and docs/security.md name tests and metrics in tables: each must exist, so that a table cannot
+// outlive what it promises. The last cell of such a row is `file`: part of the test's name.
 
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-const TABLE = 'docs/operating/faults.md';
+const TABLES = ['docs/operating/faults.md', 'docs/security.md'];
 
 interface Row {
   readonly fault: string;
@@ -14,12 +15,13 @@ interface Row {
 }
 
 function readRows(): Row[] {
-  return readFileSync(TABLE, 'utf8')
-    .split('\n')
-    .filter((line) => line.startsWith('| ') && !line.startsWith('| fault'))
+  return TABLES.flatMap((path) => readFileSync(path, 'utf8').split('\n'))
+    .filter((line) => line.startsWith('| ') && !/^\| (fault|attack|who|\*\*)/.test(line))
     .map((line) => {
       const cells = line.split('|').map((cell) => cell.trim());
-      const [, fault = '', , metrics = '', reference = ''] = cells;
+      const fault = cells[1] ?? '';
+      const reference = cells.at(-2) ?? '';
+      const metrics = cells.slice(2, -2).join(' ');
       const [, file = '', name = ''] = /^`(.+?)`: (.+)$/.exec(reference) ?? [];
       return {
         fault,
