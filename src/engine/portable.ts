@@ -28,8 +28,6 @@ interface Connection {
   generation: number;
   connecting: boolean;
   receiving: boolean;
-  /** Bytes of the send in flight, 0 = none. */
-  sending: number;
   /** Bytes received for which no buffer was free or no receive was started. */
   left: Buffer | null;
   /** The peer sent FIN, and it is not reported yet. */
@@ -61,6 +59,8 @@ export class PortableEngine implements proactor.Proactor {
   #freeCount: number;
   #isScarce = false;
   readonly #connections = new Map<number, Connection>();
+  /** By endpoint, while its receive is in flight. */
+  readonly #receivers = new Map<number, Connection>();
   readonly #servers = new Map<number, net.Server>();
   #listeners: readonly PortableListener[] = [];
   #nextSocket = 1;
@@ -182,7 +182,6 @@ export class PortableEngine implements proactor.Proactor {
       generation: 0,
       connecting: false,
       receiving: false,
-      sending: 0,
       left: null,
       ended: false,
       failure: 0,
@@ -237,15 +236,11 @@ export class PortableEngine implements proactor.Proactor {
   }
 
   #endOperations(connection: Connection, result: number): void {
-    const { endpoint, generation } = connection;
     if (connection.connecting) {
       connection.connecting = false;
-      this.#emit(proactor.OP_CONNECT, endpoint, generation, result);
+      this.#emit(proactor.OP_CONNECT, connection.endpoint, connection.generation, result);
     }
-    if (connection.receiving) {
-      connection.receiving = false;
-      this.#emit(proactor.OP_RECEIVE, endpoint, generation, result);
-    }
+    if (connection.receiving) this.#endReceive(connection, result);
   }
 
   // ---- receive and send --------------------------------------------------------------------------------------------
@@ -255,6 +250,7 @@ export class PortableEngine implements proactor.Proactor {
     connection.endpoint = endpoint;
     connection.generation = generation;
     connection.receiving = true;
+    this.#receivers.set(endpoint, connection);
     this.#deliver(connection);
     if (connection.receiving) connection.socket.resume();
   }
@@ -289,6 +285,7 @@ export class PortableEngine implements proactor.Proactor {
 
   #stopReceive(connection: Connection): void {
     connection.receiving = false;
+    this.#receivers.delete(connection.endpoint);
     connection.socket.pause();
   }
 
@@ -304,10 +301,8 @@ export class PortableEngine implements proactor.Proactor {
   }
 
   cancelReceive(endpoint: number, generation: number): void {
-    for (const connection of this.#connections.values()) {
-      const same = connection.endpoint === endpoint && connection.generation === generation;
-      if (same && connection.receiving) this.#endReceive(connection, -ECANCELED);
-    }
+    const connection = this.#receivers.get(endpoint);
+    if (connection?.generation === generation) this.#endReceive(connection, -ECANCELED);
   }
 
   send(
@@ -321,10 +316,8 @@ export class PortableEngine implements proactor.Proactor {
     const connection = this.#connection(socket);
     connection.endpoint = endpoint;
     connection.generation = generation;
-    connection.sending = bytes;
     const start = buffer * this.bufferBytes + offset;
     connection.socket.write(this.#memory.subarray(start, start + bytes), (error) => {
-      connection.sending = 0;
       const result = error ? connection.failure || errnoOf(error) : bytes;
       this.#emit(proactor.OP_SEND, endpoint, generation, result);
     });
