@@ -12,6 +12,7 @@ import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { EventList } from './event-list.ts';
+import { abort } from './portable-socket.ts';
 import * as proactor from './proactor.ts';
 
 /** Where a listener number listens; node:net makes its own listening sockets. */
@@ -34,15 +35,6 @@ interface Connection {
   ended: boolean;
   /** -errno the socket failed with, reported to every later operation; 0 = none. */
   failure: number;
-}
-
-/**
- * Ends a socket by RST. Not by resetAndDestroy(): that ends the stream first, so the peer would see a clean FIN before the
- * RST; the mark it sets makes destroy() reset at once. A connecting socket has no peer to tell.
- */
-function abort(socket: net.Socket): void {
-  if (!socket.connecting) Object.assign(socket, { resetAndClosing: true });
-  socket.destroy();
 }
 
 export class PortableEngine implements proactor.Proactor {

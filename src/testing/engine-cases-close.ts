@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { OP_ACCEPT, OP_RECEIVE, OP_SEND } from '../engine/proactor.ts';
-import { ECONNRESET, errnoName } from '../sys/errno.ts';
+import { ECANCELED, ECONNRESET, errnoName } from '../sys/errno.ts';
 import type { EngineCase } from './engine-case.ts';
 import type { EngineDriver, Link } from './engine-driver.ts';
 import { assertContent, echo, Flow, fillBuffer, streamBytes } from './engine-flow.ts';
@@ -138,6 +138,28 @@ const CLOSED_CASES: readonly EngineCase[] = [
         link.peer.poll();
         return link.peer.failure !== 0 || link.peer.isBroken;
       });
+    },
+  },
+  {
+    name: 'reset() right after shutdownWrite() leaves nothing open',
+    async run(driver) {
+      for (const cancelled of [false, true]) {
+        const link = await driver.link(cancelled ? 1 : 0);
+        if (cancelled) driver.receive(link);
+        driver.engine.shutdownWrite(link.socket);
+        if (cancelled) {
+          driver.cancel(link);
+          assert.equal((await driver.next(OP_RECEIVE, 1)).result, -ECANCELED);
+        }
+        driver.close(link, 'reset');
+        await driver.until('the end at the peer', () => {
+          return link.peer.ended || link.peer.failure !== 0;
+        });
+        await driver.until('the reset', () => {
+          link.peer.write(streamBytes(1));
+          return link.peer.isBroken;
+        });
+      }
     },
   },
   { name: 'close() of a socket without endpoint sends FIN', run: (d) => closesStray(d, 'close') },
