@@ -12,7 +12,7 @@ import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { EventList } from './event-list.ts';
-import { abort } from './portable-socket.ts';
+import { abort, keepReadable, takeUnread } from './portable-socket.ts';
 import * as proactor from './proactor.ts';
 
 /** Where a listener number listens; node:net makes its own listening sockets. */
@@ -31,10 +31,12 @@ interface Connection {
   receiving: boolean;
   /** Bytes received for which no buffer was free or no receive was started. */
   left: Buffer | null;
-  /** The peer sent FIN, and it is not reported yet. */
+  /** The peer sent FIN. */
   ended: boolean;
   /** -errno the socket failed with, reported to every later operation; 0 = none. */
   failure: number;
+  /** -errno of the last send, 0 = none: the socket can still be read. */
+  sendFailure: number;
 }
 
 export class PortableEngine implements proactor.Proactor {
@@ -177,6 +179,7 @@ export class PortableEngine implements proactor.Proactor {
       left: null,
       ended: false,
       failure: 0,
+      sendFailure: 0,
     };
     this.#connections.set(id, connection);
     socket.on('data', (chunk: Buffer) => this.#received(connection, chunk));
@@ -184,7 +187,15 @@ export class PortableEngine implements proactor.Proactor {
       connection.ended = true;
       this.#deliver(connection);
     });
-    socket.on('error', (error) => this.#failed(connection, errnoOf(error)));
+    socket.on('error', (error) => {
+      // What came before the failure is delivered before it.
+      const unread = takeUnread(socket);
+      if (unread !== null) this.#keep(connection, unread);
+      this.#failed(connection, errnoOf(error));
+    });
+    keepReadable(socket, (error) => {
+      connection.sendFailure = errnoOf(error);
+    });
     socket.pause();
     return id;
   }
@@ -224,15 +235,11 @@ export class PortableEngine implements proactor.Proactor {
   /** Reports to whatever is in flight; what is started later hears it then. */
   #failed(connection: Connection, result: number): void {
     connection.failure = result;
-    this.#endOperations(connection, result);
-  }
-
-  #endOperations(connection: Connection, result: number): void {
     if (connection.connecting) {
       connection.connecting = false;
       this.#emit(proactor.OP_CONNECT, connection.endpoint, connection.generation, result);
     }
-    if (connection.receiving) this.#endReceive(connection, result);
+    this.#deliver(connection);
   }
 
   // ---- receive and send --------------------------------------------------------------------------------------------
@@ -248,8 +255,12 @@ export class PortableEngine implements proactor.Proactor {
   }
 
   #received(connection: Connection, chunk: Buffer): void {
-    connection.left = connection.left === null ? chunk : Buffer.concat([connection.left, chunk]);
+    this.#keep(connection, chunk);
     this.#deliver(connection);
+  }
+
+  #keep(connection: Connection, chunk: Buffer): void {
+    connection.left = connection.left === null ? chunk : Buffer.concat([connection.left, chunk]);
   }
 
   /** Hands out what is there, in pooled buffers, while a receive is in flight. */
@@ -308,9 +319,12 @@ export class PortableEngine implements proactor.Proactor {
     const connection = this.#connection(socket);
     connection.endpoint = endpoint;
     connection.generation = generation;
+    connection.sendFailure = 0;
     const start = buffer * this.bufferBytes + offset;
     connection.socket.write(this.#memory.subarray(start, start + bytes), (error) => {
-      const result = error ? connection.failure || errnoOf(error) : bytes;
+      // A socket destroyed meanwhile cancels its write: what it failed with is the reason.
+      const failure = connection.failure || connection.sendFailure;
+      const result = failure || (error ? errnoOf(error) : bytes);
       this.#emit(proactor.OP_SEND, endpoint, generation, result);
     });
   }
@@ -319,8 +333,8 @@ export class PortableEngine implements proactor.Proactor {
   cancel(_endpoint: number, _generation: number, socket: number): void {
     const connection = this.#connections.get(socket);
     if (connection === undefined) return;
-    connection.failure = -ECANCELED;
-    this.#endOperations(connection, -ECANCELED);
+    connection.left = null;
+    this.#failed(connection, -ECANCELED);
     abort(connection.socket);
   }
 

@@ -93,6 +93,26 @@ const STREAM_CASES: readonly EngineCase[] = [
     },
   },
   {
+    name: 'receive() started after bytes and a reset arrived reports both',
+    async run(driver) {
+      const listener = await driver.listening();
+      for (const isAccepted of [true, false]) {
+        const link = isAccepted ? await driver.acceptedLink(2, listener) : await driver.link(0);
+        driver.receive(link);
+        driver.cancelReceive(link);
+        assert.equal((await driver.next(OP_RECEIVE)).result, -ECANCELED);
+        link.peer.write(streamBytes(20_000));
+        await driver.turns(3);
+        link.peer.reset();
+        await driver.turns(3);
+        driver.receive(link);
+        assert.equal((await driver.next(OP_RECEIVE)).result, BUFFER_BYTES);
+        assert.equal((await driver.next(OP_RECEIVE)).result, 20_000 - BUFFER_BYTES);
+        assert.equal(errnoName((await driver.next(OP_RECEIVE)).result), 'ECONNRESET');
+      }
+    },
+  },
+  {
     name: 'receive() of bytes and then a reset never ends clean',
     async run(driver) {
       for (let round = 1; round <= 20; round++) {

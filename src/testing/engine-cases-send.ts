@@ -197,6 +197,27 @@ export const SEND_CASES: readonly EngineCase[] = [
     },
   },
   {
+    name: 'a send that meets a reset loses nothing of what the peer had sent before',
+    async run(driver) {
+      const feeder = await driver.link(0);
+      const buffer = await fillBuffer(driver, feeder, 1000);
+      for (const receivesBefore of [true, false]) {
+        const link = await driver.link(receivesBefore ? 1 : 2);
+        if (receivesBefore) driver.receive(link);
+        link.peer.write(streamBytes(1000));
+        link.peer.reset();
+        const failure = await sendUntilGone(driver, link, buffer);
+        assert(GONE.includes(failure), errnoName(failure));
+        if (!receivesBefore) driver.receive(link);
+        assert.equal((await driver.next(OP_RECEIVE, link.endpoint)).result, 1000);
+        // The kernel tells of a reset once: to the send, or to this.
+        const { result, more } = await driver.next(OP_RECEIVE, link.endpoint);
+        assert(result === 0 || result === -ECONNRESET, errnoName(result));
+        assert.equal(more, 0);
+      }
+    },
+  },
+  {
     name: 'send() and receive() at full speed in both directions of one session',
     async run(driver) {
       const client = await driver.link(0);
