@@ -21,6 +21,8 @@ test('reload: sessions talk on through a hundred reloads, each of which new clie
   await using talk = await startBackend(echo);
   await using proxy = await startProxy({ backends: [{ id: 'talk', ...talk.row }] });
   const clients = await Promise.all(Array.from({ length: 20 }, () => openClient(proxy.address)));
+  // Connected is not yet accepted: a client that still waits in the queue would follow the first reload.
+  await Promise.all(clients.map((client, index) => echoOnce(client, `client ${index} is served`)));
   let rounds = 0;
   let stop = false;
   const talking = clients.map(async (client, index) => {

@@ -103,8 +103,11 @@ export async function backendName(at: HostPort, options: ClientOptions = {}): Pr
   }
 }
 
+/** Of an answer that was not expected. */
+const SHOWN_CHARS = 80;
+
 /** Exactly `bytes` bytes of what comes next. */
-export function readBytes(socket: Socket, bytes: number): Promise<Buffer> {
+export async function readBytes(socket: Socket, bytes: number): Promise<Buffer> {
   const chunks: Buffer[] = [];
   let missing = bytes;
   const done = new Promise<Buffer>((resolve, reject) => {
@@ -135,7 +138,14 @@ export function readBytes(socket: Socket, bytes: number): Promise<Buffer> {
     socket.on('error', onError);
     socket.resume();
   });
-  return within(`${bytes} bytes`, done);
+  try {
+    return await within(`${bytes} bytes`, done);
+  } catch (cause) {
+    // A wrong answer must not look like none.
+    const got = Buffer.concat(chunks).toString().slice(0, SHOWN_CHARS);
+    if (got === '') throw cause;
+    throw new Error(`Got ${JSON.stringify(got)} where ${bytes} bytes were expected`, { cause });
+  }
 }
 
 /** Sends a message and reads as many bytes back; throws when they differ. */
