@@ -256,6 +256,9 @@ test('descriptors: sessions that were open before go on while none is to be had'
   const reading = readToEnd(first);
   first.end('still here');
   assert.equal((await reading).bytes.toString(), 'still here');
+  const metrics = await proxy.metrics();
+  const blamed = metrics.get('edge_session_end_total', { reason: 'connect_failed' });
+  assert.equal(blamed, 0, 'the backend is not to blame');
   for (const client of crowd) client.destroy();
 });
 

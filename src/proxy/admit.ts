@@ -12,7 +12,7 @@ import {
 } from '../route/client-table.ts';
 import { lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
 import { ALL_FULL, releaseBackend, reserveBackend, reserveBound } from '../route/select.ts';
-import { ECANCELED, ETIMEDOUT } from '../sys/errno.ts';
+import { ECANCELED, EMFILE, ENFILE, ETIMEDOUT } from '../sys/errno.ts';
 import { checkClientLimits, PASS } from './client-limits.ts';
 import {
   REASON_CONNECT_FAILED,
@@ -194,6 +194,11 @@ export function onConnect(worker: WorkerState, endpoint: number, result: number)
       setTimerTicks(worker.timers, slot, ticksOf(options.idleTimeoutMs));
     }
     startRelay(worker, slot);
+    return;
+  }
+  if (result === -EMFILE || result === -ENFILE) {
+    // node:net makes the socket as it connects. The backend is not to blame, nor would another one help.
+    endSession(worker, slot, REASON_NO_DESCRIPTORS);
     return;
   }
   countConnectFailure(stats, backend);
