@@ -194,7 +194,7 @@ export const SETTINGS = {
     initial: 0,
     unit: 'seconds',
     allowed: "a whole number from 0 to 86400; 0 is the kernel's own, about 15 minutes",
-    help: 'Unacknowledged bytes, or a peer that does not read, end a connection after this (TCP_USER_TIMEOUT)',
+    help: 'Unacknowledged bytes, or a peer that does not read, end a connection after this (TCP_USER_TIMEOUT; not with node:net)',
   }),
   maxConnectionsPerClient: setting({
     env: 'EDGEPROXY_MAX_CONNECTIONS_PER_CLIENT',

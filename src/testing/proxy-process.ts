@@ -18,7 +18,8 @@ const BIN = fileURLToPath(new URL('../../bin/edgeproxy', import.meta.url));
 export const TEST_ENGINE = process.env.EDGEPROXY_TEST_ENGINE ?? 'auto';
 /** What node:net cannot do, as the reason to skip a test; false for the other engines. */
 export const NOT_PORTABLE =
-  TEST_ENGINE === 'portable' && 'node:net can neither splice nor leave connections in the queue';
+  TEST_ENGINE === 'portable' &&
+  'node:net can neither splice, nor leave connections in the queue, nor set TCP_USER_TIMEOUT';
 
 export interface ProxyOptions {
   readonly backends?: readonly BackendRow[];

@@ -16,7 +16,7 @@ import {
 } from '../../src/testing/clients.ts';
 import { FaultHost, faultNetProblem } from '../../src/testing/fault-net.ts';
 import { skipReason } from '../../src/testing/netns.ts';
-import { type ProxyProcess, startProxy } from '../../src/testing/proxy-process.ts';
+import { NOT_PORTABLE, type ProxyProcess, startProxy } from '../../src/testing/proxy-process.ts';
 import { echo, sayName, startBackend, type TestBackend } from '../../src/testing/test-backends.ts';
 import { until } from '../../src/testing/wait.ts';
 
@@ -34,7 +34,7 @@ function address(number: number): string {
   return `127.2.${number >> 8}.${number & 255}`;
 }
 
-/** Whether the proxy's connection to `address` has keepalive: set, like TCP_USER_TIMEOUT, once a session turns out to last. */
+/** Whether the proxy's connection to `address` has keepalive on: like TCP_USER_TIMEOUT, set once a session lasts. */
 function hasKeepalive(address: string): boolean {
   const { stdout } = spawnSync('ss', ['-tnoH', 'dst', address], { encoding: 'utf8' });
   return stdout.includes('keepalive');
@@ -142,7 +142,7 @@ test('partition: a short cut loses no byte of an open session', { skip }, async 
 });
 
 test('partition: with EDGEPROXY_USER_TIMEOUT_SECS a session to a lost backend is reset, not left hanging', {
-  skip,
+  skip: skip || NOT_PORTABLE,
 }, async () => {
   using host = new FaultHost();
   await using far = await host.serve(echo);
