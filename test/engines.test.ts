@@ -123,7 +123,8 @@ test('engine auto: with io_uring refused the proxy runs on epoll and says why', 
   }
   await using backend = await startBackend(sayName('a'));
   const backends = [{ id: 'a', ...backend.row }];
-  await using proxy = await startProxy({ backends, wrapper, settings: { WORKERS: 1 } });
+  const settings = { WORKERS: 1, ENGINE: 'auto' };
+  await using proxy = await startProxy({ backends, wrapper, settings });
   assert.deepEqual(await exchange(proxy.address, 'hello'), { text: 'a', end: 'fin' });
   assert.equal((await proxy.metrics()).get('edge_engine_info', { engine: 'epoll' }), 1);
   assert.match(JSON.stringify(proxy.logs), /io_uring is (refused|switched off|kept)/);
@@ -137,6 +138,7 @@ test('engine auto: without node:ffi the proxy runs on node:net and says why', as
   await using backend = await startBackend(sayName('a'));
   await using proxy = await startProxy({
     backends: [{ id: 'a', ...backend.row }],
+    settings: { ENGINE: 'auto' },
     wrapper: ['env', 'NODE_OPTIONS=--no-experimental-ffi'],
   });
   assert.deepEqual(await exchange(proxy.address, 'hello'), { text: 'a', end: 'fin' });
