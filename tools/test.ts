@@ -1,5 +1,5 @@
 // Runs every test with node's own runner: unit tests beside the sources, end-to-end tests in test/, and those once more on
-// epoll. (On portable: EDGEPROXY_TEST_ENGINE=portable npm test; engines.test.ts has its main cases in every run.)
+// each of the other engines (EDGEPROXY_TEST_ENGINE=epoll npm test: on that one alone).
 // Arguments select files by substring (`npm test -- select client-table`), flags go to the runner.
 
 import { spawnSync } from 'node:child_process';
@@ -7,7 +7,7 @@ import { globSync } from 'node:fs';
 
 /** What does not depend on the engine, or chooses it itself. */
 const ONCE = /(allocation|cli|engines|geography|health|routing-faults|simulation|tidy)\.test\.ts$/;
-const OTHER_ENGINES = process.env.EDGEPROXY_TEST_ENGINE ? [] : ['epoll'];
+const OTHER_ENGINES = process.env.EDGEPROXY_TEST_ENGINE ? [] : ['epoll', 'portable'];
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith('-'));
