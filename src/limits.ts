@@ -33,3 +33,6 @@ export const CLIENT_TABLE_ROWS_MAX = 50_000_000;
 
 /** Looks at a taken lock before sleeping: over a microsecond, longer than any owner needs. */
 export const CLIENT_LOCK_SPINS_MAX = 200;
+
+/** Rows of the access list: a reload of as many takes seconds of the main thread and 64 MB. */
+export const ACCESS_ROWS_MAX = 1_000_000;

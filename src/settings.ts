@@ -242,6 +242,13 @@ export const SETTINGS = {
     allowed: 'true or false',
     help: 'Only count what the limits of a client address would turn away',
   }),
+  accessDryRun: setting<boolean>({
+    env: 'EDGEPROXY_ACCESS_DRY_RUN',
+    schema: value.boolean,
+    initial: false,
+    allowed: 'true or false',
+    help: 'Only count whom the access list would turn away',
+  }),
   circuitFailureThreshold: setting({
     env: 'EDGEPROXY_CIRCUIT_FAILURE_THRESHOLD',
     schema: value.integer(0, 1000),

@@ -210,6 +210,24 @@ const MUTATIONS: readonly Mutation[] = [
     replace: '',
   },
   {
+    name: 'the access list is asked without the country',
+    file: 'src/proxy/admit.ts',
+    search: 'decideAccess(list, app, peer.w0, peer.w1, mapped, peer.w3, country)',
+    replace: 'decideAccess(list, app, peer.w0, peer.w1, mapped, peer.w3, 0)',
+  },
+  {
+    name: "the access list is asked without the listener's app",
+    file: 'src/proxy/admit.ts',
+    search: 'decideAccess(list, app, peer.w0, peer.w1, mapped, peer.w3, country)',
+    replace: 'decideAccess(list, 0, peer.w0, peer.w1, mapped, peer.w3, country)',
+  },
+  {
+    name: 'the shorter of two prefixes decides',
+    file: 'src/route/prefix-tree.ts',
+    search: '      found = node;',
+    replace: '      if (found < 0) found = node;',
+  },
+  {
     name: 'a binding outlives its time',
     file: 'src/route/client-table.ts',
     search: '  if (isExpired(table, row, nowMs, ttlMs)) clearBinding(words, record);\n',

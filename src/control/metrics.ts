@@ -12,6 +12,7 @@ import {
   CONNECT_MS_BUCKETS,
   openWorkerStats,
   STAT_ACCEPT_ERRORS,
+  STAT_ACCESS_DRY_RUN,
   STAT_BUFFER_WAITS,
   STAT_BUFFERS_IN_USE,
   STAT_BYTES,
@@ -40,6 +41,7 @@ export interface MetricsSources {
   readonly backendState: BackendState;
   readonly clients: ClientTable;
   readonly reloadErrors: () => number;
+  readonly accessRows: () => number;
   /** null: health checks are off. */
   readonly health: HealthChecker | null;
 }
@@ -135,6 +137,9 @@ export function createMetrics(sources: MetricsSources): Registry {
   add('gauge', 'edge_routing_version', 'Version of the routing snapshot in use', () =>
     plain(publisher.version),
   );
+  add('gauge', 'edge_access_rows', 'Rows of the access list in force', () =>
+    plain(sources.accessRows()),
+  );
   add('counter', 'edge_routing_reload_errors_total', 'Times routing.db could not be read', () =>
     plain(sources.reloadErrors()),
   );
@@ -151,6 +156,11 @@ function addProtectionMetrics(counter: (name: string, help: string, stat: number
     'edge_limit_dry_run_total',
     'Connections that the client limits would have turned away, were they not a dry run',
     STAT_LIMIT_DRY_RUN,
+  );
+  counter(
+    'edge_access_dry_run_total',
+    'Connections that the access list would have turned away, were it not a dry run',
+    STAT_ACCESS_DRY_RUN,
   );
   counter(
     'edge_fail_open_total',

@@ -5,6 +5,8 @@
 import { closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { errorMessage, ProxyError } from '../base/errors.ts';
+import { ACCESS_ROWS_MAX } from '../limits.ts';
+import type { AccessRow } from './access-rows.ts';
 import { COLUMNS, parseRow, type RawBackend, type RowProblem } from './routing-rows.ts';
 
 /** Which file, and which state of it, an open handle has: another `inode` means it was replaced. */
@@ -27,6 +29,8 @@ export interface RoutingDb {
 export interface RoutingRows {
   readonly backends: readonly RawBackend[];
   readonly problems: readonly RowProblem[];
+  /** The table `access`, not checked yet; empty without that table. An error when only this table cannot be used. */
+  readonly access: readonly AccessRow[] | ProxyError;
 }
 
 /** How long a command, or the start of `run`, waits for another process's write to end. */
@@ -164,7 +168,7 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
   let handle: DatabaseSync | undefined;
   try {
     handle = new DatabaseSync(path, { timeout: OPEN_BUSY_TIMEOUT_MS });
-    const present = tableColumns(handle);
+    const present = tableColumns(handle, 'backends');
     if (present.size === 0) {
       handle.exec(SCHEMA);
       return 'created';
@@ -193,18 +197,38 @@ function addColumns(handle: DatabaseSync, columns: readonly (typeof COLUMNS)[num
   }
 }
 
+/** Rows match in any order, so the key is what keeps one client from having two of them. */
+const ACCESS_SCHEMA = `CREATE TABLE access(
+  app TEXT NOT NULL DEFAULT '*',
+  action TEXT NOT NULL CHECK (action IN ('allow', 'deny')),
+  match TEXT NOT NULL,
+  note TEXT,
+  PRIMARY KEY (app, match)
+) WITHOUT ROWID`;
+
+/** Makes the table `access`, or the optional columns it lacks: few databases need it. */
+export function addAccessTable({ handle }: RoutingDb): void {
+  const present = tableColumns(handle, 'access');
+  if (present.size === 0) {
+    handle.exec(ACCESS_SCHEMA);
+    return;
+  }
+  if (!present.has('app')) handle.exec("ALTER TABLE access ADD COLUMN app TEXT DEFAULT '*'");
+  if (!present.has('note')) handle.exec('ALTER TABLE access ADD COLUMN note TEXT');
+}
+
 /** Adds the check columns that the table lacks. */
 export function addCheckColumns({ handle }: RoutingDb): void {
-  const present = tableColumns(handle);
+  const present = tableColumns(handle, 'backends');
   addColumns(
     handle,
     COLUMNS.filter(({ name }) => isCheckColumn(name) && !present.has(name)),
   );
 }
 
-/** Lower-case names of the columns of `backends`; empty without such a table. */
-function tableColumns(handle: DatabaseSync): Set<string> {
-  const rows = handle.prepare('PRAGMA table_info(backends)').all();
+/** Lower-case names of the columns of a table; empty without such a table. */
+function tableColumns(handle: DatabaseSync, table: 'backends' | 'access'): Set<string> {
+  const rows = handle.prepare(`PRAGMA table_info(${table})`).all();
   return new Set(rows.map((row) => String(row.name).toLowerCase()));
 }
 
@@ -219,24 +243,24 @@ function dataVersion(db: RoutingDb): number {
   return (db.versionStatement.get() as unknown as [number])[0];
 }
 
+function schemaError(db: RoutingDb, reason: string): ProxyError {
+  const message = `Cannot read routing database "${db.path}": ${reason}`;
+  return new ProxyError('ERR_ROUTING_DB_SCHEMA', message, { source: 'usage', retry: 'always' });
+}
+
 /**
  * The select that yields `COLUMNS` in order, with a literal where the table lacks an optional one.
  */
 function selectText(db: RoutingDb): string {
-  const present = tableColumns(db.handle);
-  const refuse = (reason: string): never => {
-    throw new ProxyError(
-      'ERR_ROUTING_DB_SCHEMA',
-      `Cannot read routing database "${db.path}": ${reason}`,
-      { source: 'usage', retry: 'always' },
-    );
-  };
+  const present = tableColumns(db.handle, 'backends');
   if (present.size === 0) {
-    refuse(`it has no table backends, add it with: edgeproxy init${pathFlag(db.path)}`);
+    const fix = `add it with: edgeproxy init${pathFlag(db.path)}`;
+    throw schemaError(db, `it has no table backends, ${fix}`);
   }
   const absent = COLUMNS.filter((column) => column.required && !present.has(column.name));
   if (absent.length > 0) {
-    refuse(`table backends lacks the column ${absent.map((column) => column.name).join(', ')}`);
+    const names = absent.map((column) => column.name).join(', ');
+    throw schemaError(db, `table backends lacks the column ${names}`);
   }
   const list = COLUMNS.map((column) =>
     present.has(column.name) ? column.name : `${column.missing ?? 'NULL'}`,
@@ -266,17 +290,36 @@ function selectRows(db: RoutingDb, sql: string): unknown[][] {
   }
 }
 
+/** Every row of the table `access`, as text. */
+function selectAccess(db: RoutingDb): AccessRow[] | ProxyError {
+  const present = tableColumns(db.handle, 'access');
+  if (present.size === 0) return [];
+  const absent = ['action', 'match'].filter((name) => !present.has(name));
+  if (absent.length > 0) {
+    return schemaError(db, `table access lacks the column ${absent.join(', ')}`);
+  }
+  const list = ['app', 'action', 'match', 'note'].map((name) =>
+    present.has(name) ? `CAST(${name} AS TEXT)` : 'NULL',
+  );
+  const sql = `SELECT ${list.join(', ')} FROM access LIMIT ${ACCESS_ROWS_MAX + 1}`;
+  const rows = selectRows(db, sql) as unknown as AccessRow[];
+  if (rows.length <= ACCESS_ROWS_MAX) return rows;
+  return schemaError(db, `table access has more than ${ACCESS_ROWS_MAX} rows`);
+}
+
 /**
  * Reads every row; bad ones become problems. Throws a ProxyError when the database cannot be read
  * at all.
  */
 export function readRouting(db: RoutingDb): RoutingRows {
   let rows: unknown[][];
+  let access: RoutingRows['access'];
   try {
     // Version before rows: a commit in between makes the next check read once more, never once too
     // few.
     const version = dataVersion(db);
     rows = selectRows(db, selectText(db));
+    access = selectAccess(db);
     db.version = version;
   } catch (error) {
     throw routingDbError(db.path, 'read', error);
@@ -297,7 +340,7 @@ export function readRouting(db: RoutingDb): RoutingRows {
     ids.add(backend.id);
     backends.push(backend);
   }
-  return { backends, problems };
+  return { backends, problems, access };
 }
 
 /**

@@ -36,9 +36,10 @@ export interface RawBackend {
 
 /**
  * Why a row is not served or, with `served`, what of it is not used. `value` is what the column
- * holds, as short text.
+ * holds, as short text. A row of the table `access` has no id: then it is what the row matches.
  */
 export interface RowProblem {
+  readonly table?: 'access';
   readonly id: string;
   readonly column: string;
   readonly value: string;
@@ -72,7 +73,7 @@ export const COLUMNS = [
 const LIMIT_MAX = 2_147_483_647;
 const VALUE_TEXT_MAX = 60;
 
-function valueText(value: unknown): string {
+export function valueText(value: unknown): string {
   if (value === null || value === undefined) return 'NULL';
   if (value instanceof Uint8Array) return `BLOB of ${value.length} bytes`;
   const text = typeof value === 'string' ? JSON.stringify(value) : String(value);

@@ -22,6 +22,7 @@ import {
 import { startRamp } from '../route/slow-start.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
+import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
@@ -124,6 +125,7 @@ function workerOptions(
     failOpen: config.circuitFailOpen,
     slowStartMs: config.slowStartSecs * MS,
     limits: clientLimits(config),
+    accessDryRun: config.accessDryRun,
   };
 }
 
@@ -165,6 +167,7 @@ class Supervisor {
   readonly #closers: (() => void)[] = [];
   #pool!: WorkerPool;
   #publisher!: Publisher;
+  #access!: AccessPublisher;
   #health: HealthChecker | null = null;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
@@ -230,6 +233,11 @@ class Supervisor {
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
+    this.#access = new AccessPublisher(rows.access, {
+      logger: this.#logger,
+      apps: new Map(config.listen.map(({ app }) => [app, this.#publisher.appIndex(app)])),
+      dryRun: config.accessDryRun,
+    });
     const geo = loadGeoTable(config.geoipPath);
     const clients = createClientTable(config.clientTableSize, [
       randomInt(2 ** 32),
@@ -242,16 +250,9 @@ class Supervisor {
         clients,
         routing: routing.buffer,
         geo: geo.buffer,
+        access: this.#access.buffer,
       },
-      (index) =>
-        workerOptions(
-          config,
-          this.#listeners,
-          this.#publisher,
-          maxConnections,
-          this.#epochMs,
-          index,
-        ),
+      (index) => this.#workerOptions(maxConnections, index),
     );
     this.#health = startHealth(config, this.#backendState, this.#logger, (index) =>
       this.#rampUp(index),
@@ -269,7 +270,8 @@ class Supervisor {
       publisher: this.#publisher,
       backendState: this.#backendState,
       clients: openClientTable(clients, CONTROL_OWNER_ID),
-      reloadErrors: () => this.#reloadErrors,
+      reloadErrors: () => this.#reloadErrors + this.#access.errors,
+      accessRows: () => this.#access.rows,
       health: this.#health,
       isReady: () => !this.#stopping,
     });
@@ -283,6 +285,12 @@ class Supervisor {
       countries: geo.source,
       maxConnections,
     });
+  }
+
+  #workerOptions(maxConnections: number, index: number): WorkerOptions {
+    const epochMs = this.#epochMs;
+    const publisher = this.#publisher;
+    return workerOptions(this.#config, this.#listeners, publisher, maxConnections, epochMs, index);
   }
 
   #followRouting(db: RoutingDb): void {
@@ -312,6 +320,8 @@ class Supervisor {
   }
 
   #republish(rows: RoutingRows): void {
+    // First, so that a backend that comes together with its access rows is never without them.
+    if (this.#access.update(rows.access)) this.#pool.publish('access', this.#access.buffer);
     const problems = [...rows.problems];
     const { buffer, version, changed } = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });

@@ -234,8 +234,8 @@ export class WorkerPool {
     );
   }
 
-  /** Gives every worker a new snapshot or geo table; each takes it between two batches. */
-  publish(kind: 'routing' | 'geo', buffer: SharedArrayBuffer): void {
+  /** Gives every worker a new snapshot, geo table or access list; each takes it between two batches. */
+  publish(kind: 'routing' | 'geo' | 'access', buffer: SharedArrayBuffer): void {
     if (this.#common === null) return;
     this.#common = { ...this.#common, [kind]: buffer };
     for (const member of this.#members) {

@@ -3,6 +3,7 @@
 
 import { takeSlot } from '../base/slot-pool.ts';
 import { clearTimer, setTimerTicks } from '../base/timer-wheel.ts';
+import { type AccessList, decideAccess, isDenied } from '../route/access-list.ts';
 import {
   acquireClient,
   bindClient,
@@ -18,6 +19,7 @@ import {
   REASON_CONNECT_FAILED,
   REASON_CONNECT_TIMEOUT,
   REASON_NO_DESCRIPTORS,
+  REJECT_ACCESS_DENIED,
   REJECT_CLIENT_GONE,
   REJECT_HARD_LIMIT,
   REJECT_MAX_CONNECTIONS,
@@ -36,6 +38,7 @@ import {
 import {
   countConnect,
   countConnectFailure,
+  STAT_ACCESS_DRY_RUN,
   STAT_CURRENT,
   STAT_FAIL_OPEN,
   STAT_REJECTED,
@@ -63,17 +66,21 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
     reject(worker, socket, REJECT_CLIENT_GONE);
     return false;
   }
-  const limitRow = checkClientLimits(worker);
-  if (limitRow < PASS) {
-    reject(worker, socket, -2 - limitRow);
-    return false;
-  }
   const app = options.listeners[listener].app;
   const mapped = peer.family === 4 ? MAPPED_WORD : peer.w2;
   const country =
     peer.family === 4
       ? lookupIPv4(worker.geo, peer.w3)
       : lookupIPv6(worker.geo, peer.w0, peer.w1, peer.w2, peer.w3);
+  if (worker.access !== null && isKeptOut(worker, worker.access, app, mapped, country)) {
+    reject(worker, socket, REJECT_ACCESS_DENIED);
+    return false;
+  }
+  const limitRow = checkClientLimits(worker);
+  if (limitRow < PASS) {
+    reject(worker, socket, -2 - limitRow);
+    return false;
+  }
   const row = acquireClient(
     worker.clients,
     peer.w0,
@@ -104,6 +111,22 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
   worker.sessions.limitRow[slot] = limitRow + 1;
   connectTo(worker, slot, backend);
   return true;
+}
+
+/** Whether the access list denies the client in `worker.peer`; a dry run only counts. */
+function isKeptOut(
+  worker: WorkerState,
+  list: AccessList,
+  app: number,
+  mapped: number,
+  country: number,
+): boolean {
+  const { peer } = worker;
+  const decision = decideAccess(list, app, peer.w0, peer.w1, mapped, peer.w3, country);
+  if (!isDenied(decision)) return false;
+  if (!worker.options.accessDryRun) return true;
+  worker.stats.totals[STAT_ACCESS_DRY_RUN]++;
+  return false;
 }
 
 /** A live binding wins; else the best backend. Reserved, or negative as reserveBackend() has it. */

@@ -48,6 +48,7 @@ export const REJECT_MAX_CONNECTIONS = 2;
 export const REJECT_CLIENT_GONE = 3;
 export const REJECT_RATE_LIMITED = 4;
 export const REJECT_CLIENT_SESSIONS = 5;
+export const REJECT_ACCESS_DENIED = 6;
 
 /** By rejection number. */
 export const REJECT_REASONS: readonly ReasonText[] = [
@@ -57,4 +58,5 @@ export const REJECT_REASONS: readonly ReasonText[] = [
   { name: 'client_gone', help: 'The client had left before it was accepted' },
   { name: 'rate_limited', help: 'The client address opens connections faster than allowed' },
   { name: 'client_sessions', help: 'The client address has as many sessions as allowed' },
+  { name: 'access_denied', help: 'The access list denies the client address' },
 ];

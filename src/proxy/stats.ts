@@ -18,6 +18,7 @@ export const STAT_EVENTS = 10;
 export const STAT_UNBOUND_SESSIONS = 11;
 export const STAT_LIMIT_DRY_RUN = 12;
 export const STAT_FAIL_OPEN = 13;
+export const STAT_ACCESS_DRY_RUN = 14;
 /** By close reason. */
 export const STAT_END = 16;
 /** By rejection reason. */

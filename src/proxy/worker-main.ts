@@ -5,6 +5,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { type EngineChoice, openEngine } from '../engine/open.ts';
 import { PortableEngine } from '../engine/portable.ts';
 import type { EngineOptions } from '../engine/proactor.ts';
+import { openAccessList } from '../route/access-list.ts';
 import { openGeoTable } from '../route/geo-table.ts';
 import { useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
@@ -29,6 +30,7 @@ export type WorkerCommand =
   | { readonly type: 'start'; readonly memory: WorkerMemory; readonly options: WorkerOptions }
   | { readonly type: 'routing'; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'geo'; readonly buffer: SharedArrayBuffer }
+  | { readonly type: 'access'; readonly buffer: SharedArrayBuffer }
   /** Look at the control block: for workers that have no eventfd. */
   | { readonly type: 'wake' };
 
@@ -49,6 +51,7 @@ export type WorkerReport =
 function takePublication(worker: WorkerState, command: WorkerCommand): void {
   if (command.type === 'routing') useSnapshot(worker.selector, openSnapshot(command.buffer));
   else if (command.type === 'geo') worker.geo = openGeoTable(command.buffer);
+  else if (command.type === 'access') worker.access = openAccessList(command.buffer);
   else return;
   worker.publicationsSeen++;
 }

@@ -2,6 +2,7 @@
 
 import { createTimerWheel, type TimerWheel } from '../base/timer-wheel.ts';
 import type { Proactor } from '../engine/proactor.ts';
+import { type AccessList, openAccessList } from '../route/access-list.ts';
 import { type BackendState, openBackendState } from '../route/backend-state.ts';
 import type { BreakerPolicy } from '../route/breaker.ts';
 import { type ClientTable, openClientTable } from '../route/client-table.ts';
@@ -52,6 +53,8 @@ export interface WorkerOptions {
   readonly slowStartMs?: number;
   /** Limits of each client address; absent = none. */
   readonly limits?: ClientLimits;
+  /** Count whom the access list denies, and let them pass. */
+  readonly accessDryRun?: boolean;
 }
 
 /** Shared memory the worker is handed; see the files that lay each of them out. */
@@ -64,6 +67,7 @@ export interface WorkerMemory {
   readonly clients: SharedArrayBuffer;
   readonly routing: SharedArrayBuffer;
   readonly geo: SharedArrayBuffer;
+  readonly access: SharedArrayBuffer;
 }
 
 export interface WorkerState {
@@ -77,6 +81,8 @@ export interface WorkerState {
   readonly clients: ClientTable;
   readonly selector: Selector;
   geo: GeoTable;
+  /** null: everyone may connect. */
+  access: AccessList | null;
   readonly breaker: BreakerPolicy | null;
   readonly limits: ClientLimits;
   /** Called when a breaker opened or closed (route/breaker.ts). */
@@ -143,6 +149,7 @@ export function createWorkerState(
     clients: openClientTable(memory.clients, options.workerId),
     selector,
     geo: openGeoTable(memory.geo),
+    access: openAccessList(memory.access),
     breaker,
     limits: options.limits ?? NO_LIMITS,
     onBreaker: () => {},

@@ -1,6 +1,7 @@
 // Writes routing.db files for tests: rows as an operator would have them, changed by one commit at a time.
 
 import {
+  addAccessTable,
   addCheckColumns,
   closeRoutingDb,
   initRoutingDb,
@@ -67,6 +68,24 @@ export function writeRouting(path: string, rows: readonly BackendRow[]): void {
       `INSERT INTO backends VALUES (${'?'.repeat(15).split('').join()})`,
     );
     for (const row of rows) insert.run(...rowValues(row));
+    db.handle.exec('COMMIT');
+  } finally {
+    closeRoutingDb(db);
+  }
+}
+
+/** Puts exactly these rows in the access table, in one commit; without an app they are for all. */
+export function writeAccess(
+  path: string,
+  rows: readonly (readonly [action: string, match: string, app?: string])[],
+): void {
+  const db = openRoutingDb(path, { writable: true });
+  try {
+    db.handle.exec('BEGIN IMMEDIATE');
+    addAccessTable(db);
+    db.handle.exec('DELETE FROM access');
+    const insert = db.handle.prepare('INSERT INTO access(app, action, match) VALUES (?, ?, ?)');
+    for (const [action, match, app = '*'] of rows) insert.run(app, action, match);
     db.handle.exec('COMMIT');
   } finally {
     closeRoutingDb(db);

@@ -24,6 +24,7 @@ import { clientBackend, clientIncarnation } from '../route/client-table.ts';
 import { explainSelection, scoreOf } from '../route/select.ts';
 import { FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT } from '../route/snapshot.ts';
 import { ECANCELED, ENOBUFS, ETIMEDOUT } from '../sys/errno.ts';
+import { isLetIn } from './sim-access.ts';
 import { BACKEND_INDEXES_MAX } from './sim-control.ts';
 import { checkEnd } from './sim-end-checks.ts';
 import { FIN_ARRIVED, FIN_NONE } from './sim-network.ts';
@@ -75,6 +76,8 @@ export class SimChecks {
   readonly slots: SlotRecord[];
   readonly ended: Int32Array;
   readonly rejected: Int32Array;
+  /** Of the rejected, those whom the access list does not let in. */
+  readonly keptOut: Int32Array;
   readonly connects: Int32Array;
   readonly connected: Int32Array;
   readonly firstConnects: Int32Array;
@@ -100,6 +103,7 @@ export class SimChecks {
     this.slots = workers.map(() => new SlotRecord(world.options.slots));
     this.ended = new Int32Array(workers.length * CLOSE_REASONS.length);
     this.rejected = new Int32Array(workers.length);
+    this.keptOut = new Int32Array(workers.length);
     this.connects = new Int32Array(workers.length);
     this.connected = new Int32Array(workers.length);
     this.#seenAt = new Float64Array(world.options.clients * LISTENERS);
@@ -248,6 +252,7 @@ export class SimChecks {
   #seeClient(index: number, slot: number, bound: number): void {
     const { state, engine } = this.#worker(index);
     const end = engine.sockets.endOfSocket((state.sessions.sockets[slot * 2] as number) - 1);
+    if (!isLetIn(this.world, index, end)) fail('A denied client was let in', index, slot);
     const now = this.world.network.clock[0] as number;
     const key = this.#clientKey(end);
     const seen = this.#seenAt[key] as number;
@@ -331,6 +336,7 @@ export class SimChecks {
     if (endpoint < 0) {
       if (!reset) fail(`Socket ${socket} was turned away without RST`, index);
       this.rejected[index]++;
+      if (end >= 0 && !isLetIn(this.world, index, end)) this.keptOut[index]++;
       // Rejected or not, the client was seen.
       if (end >= 0) this.#seenAt[this.#clientKey(end)] = this.world.network.clock[0] as number;
       return;

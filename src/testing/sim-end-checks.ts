@@ -1,7 +1,7 @@
 // What must hold when a simulated run is over: nothing is left anywhere, the statistics say what happened, and no client
 // or backend was given a truncated stream that looks complete.
 
-import { CLOSE_REASONS, REJECT_REASONS } from '../proxy/close-reason.ts';
+import { CLOSE_REASONS, REJECT_ACCESS_DENIED, REJECT_REASONS } from '../proxy/close-reason.ts';
 import { GLOBAL_SESSIONS } from '../proxy/shared.ts';
 import {
   BACKEND_CONNECTIONS,
@@ -76,6 +76,9 @@ function checkStats({ state, engine }: SimWorker, index: number, checks: SimChec
     rejected += totals[STAT_REJECTED + reason] as number;
   }
   expectEqual('Rejected', rejected, checks.rejected[index] as number, index);
+  const denied = totals[STAT_REJECTED + REJECT_ACCESS_DENIED] as number;
+  // Some of them had left, or found no place, before the list was asked.
+  if (denied > (checks.keptOut[index] as number)) fail('An allowed client was denied', index);
   expectEqual('Rejected and ended', rejected + ended, engine.accepts.count, index);
   for (let errno = 0; errno < 256; errno++) {
     const counted = totals[STAT_ACCEPT_ERRORS + errno] as number;

@@ -18,9 +18,10 @@ export interface SimOptions {
   /** Bytes of a socket's buffers at most, and the delay of a link. */
   readonly bufferMax: number;
   readonly delayMsMax: number;
-  /** Chance per client that the routing data, or a gate, changes. */
+  /** Chance per client that the routing data, a gate, or the access list changes. */
   readonly changeChance: number;
   readonly gateChance: number;
+  readonly accessChance: number;
   readonly lostChance: number;
   /** A worker may be away this long after a batch. */
   readonly busyMsMax: number;
@@ -34,6 +35,8 @@ export interface SimOptions {
 }
 
 export const LISTENERS = 2;
+/** Countries of the simulated clients, by the second byte of 20.x.0.0. */
+export const COUNTRIES = ['BR', 'AR', 'US', 'DE', 'JP'];
 const BATCH_MAX = 512;
 
 /** Zero in half of the runs, so that each fault is met with and without the others. */
@@ -101,6 +104,7 @@ export function drawOptions(random: SimRandom): SimOptions {
     delayMsMax: random.spread(1, 500) / 10,
     changeChance: maybe(random, 0.005, 0.1),
     gateChance: maybe(random, 0.005, 0.05),
+    accessChance: random.chance(0.3) ? random.between(0.005, 0.05) : 0,
     lostChance: maybe(random, 0.005, 0.05),
     // Small batches with long absences are overload, where every deadline is late.
     busyMsMax: engine.batchMax < BATCH_MAX ? 0.01 : random.pick([0.05, 0.5, 20]),

@@ -15,6 +15,7 @@ import {
 import { createWorkerStats } from '../proxy/stats.ts';
 import { nextWaitMs, runBatch } from '../proxy/worker.ts';
 import { createWorkerState, type WorkerMemory, type WorkerState } from '../proxy/worker-state.ts';
+import { openAccessList } from '../route/access-list.ts';
 import { createBackendState, openBackendState } from '../route/backend-state.ts';
 import {
   type ClientTable,
@@ -28,11 +29,12 @@ import { openSnapshot } from '../route/snapshot.ts';
 import { EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT } from '../sys/errno.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { writeMmdb } from './mmdb-writer.ts';
+import { NO_ACCESS_LIST, SimAccess, type SimAccessList } from './sim-access.ts';
 import { SimChecks } from './sim-checks.ts';
 import { SimControl } from './sim-control.ts';
 import type { SimEngineHost } from './sim-engine-host.ts';
 import * as net from './sim-network.ts';
-import { drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
+import { COUNTRIES, drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
 import { SimPeers } from './sim-peers.ts';
 import { SimRandom } from './sim-random.ts';
 import { fail, SimTrace, traceKind } from './sim-trace.ts';
@@ -50,8 +52,6 @@ const CONTROL_STOP = 1;
 /** Longer than any completion may be late. */
 const STOP_MS_MAX = 10_000;
 
-/** Countries of the simulated clients, by the second byte of 20.x.0.0. */
-const COUNTRIES = ['BR', 'AR', 'US', 'DE', 'JP'];
 const GEO = parseMmdb(
   writeMmdb(
     COUNTRIES.map((code, at) => ({
@@ -68,7 +68,9 @@ export interface SimWorker {
   readonly state: WorkerState;
   readonly engine: SimulatedEngine;
   readonly memory: WorkerMemory;
-  readonly publications: SharedArrayBuffer[];
+  readonly publications: (SharedArrayBuffer | SimAccessList)[];
+  /** The access list in force. */
+  access: SimAccessList;
   /** By listener: ends of connections not accepted yet. */
   readonly backlog: number[][];
   /** The last connect started at an endpoint goes to this uid. */
@@ -85,6 +87,7 @@ export class SimWorld implements SimEngineHost {
   readonly network: net.SimNetwork;
   readonly peers: SimPeers;
   readonly control: SimControl;
+  readonly access: SimAccess;
   readonly workers: SimWorker[];
   readonly checks: SimChecks;
   readonly clients: ClientTable;
@@ -112,12 +115,15 @@ export class SimWorld implements SimEngineHost {
     this.peers = new SimPeers(this.network, random, this.trace, options.peers);
     const backendState = createBackendState();
     this.control = new SimControl(random, openBackendState(backendState), options.control);
+    const alpha = this.control.publisher.appIndex('alpha');
+    this.access = new SimAccess(random, new Map([['alpha', alpha]]));
     const common = {
       global: createGlobalBlock(),
       backendState,
       clients: createClientTable(options.clientRows, [random.next() | 0, random.next() | 0]),
       routing: this.control.snapshot.buffer as SharedArrayBuffer,
       geo: GEO,
+      access: NO_ACCESS_LIST.buffer,
     };
     this.clients = openClientTable(common.clients, 0xffff);
     this.workers = Array.from({ length: options.workers }, (_, worker) =>
@@ -155,6 +161,7 @@ export class SimWorld implements SimEngineHost {
       engine,
       memory,
       publications: [],
+      access: NO_ACCESS_LIST,
       backlog: listeners.map(() => []),
       uid: new Int32Array(options.slots * 2),
       wakeAt: Number.POSITIVE_INFINITY,
@@ -214,9 +221,14 @@ export class SimWorld implements SimEngineHost {
   }
 
   #takePublications(worker: SimWorker): void {
-    for (const buffer of worker.publications.splice(0)) {
+    for (const publication of worker.publications.splice(0)) {
       worker.state.publicationsSeen++;
-      useSnapshot(worker.state.selector, openSnapshot(buffer));
+      if (publication instanceof SharedArrayBuffer) {
+        useSnapshot(worker.state.selector, openSnapshot(publication));
+      } else {
+        worker.state.access = openAccessList(publication.buffer);
+        worker.access = publication;
+      }
     }
   }
 
@@ -284,6 +296,7 @@ export class SimWorld implements SimEngineHost {
     for (let count = Math.min(burst, this.#clientsLeft); count > 0; count--) this.#newClient();
     if (random.chance(options.changeChance)) this.#publish();
     if (random.chance(options.gateChance)) this.control.changeGate();
+    if (random.chance(options.accessChance)) this.#post(this.access.change());
     if (random.chance(0.002)) {
       const ttl = options.worker.bindingTtlMs;
       sweepClients(this.clients, network.clock[0], ttl, 0, options.clientRows);
@@ -431,8 +444,12 @@ export class SimWorld implements SimEngineHost {
   #publishOne(): void {
     const buffer = this.control.change();
     this.trace.add(TRACE.publish, -1, -2, this.control.snapshot.version, 0);
+    this.#post(buffer);
+  }
+
+  #post(publication: SharedArrayBuffer | SimAccessList): void {
     for (const worker of this.workers) {
-      worker.publications.push(buffer);
+      worker.publications.push(publication);
       Atomics.add(worker.state.control, CONTROL_PUBLICATIONS, 1);
       this.#wake(worker);
     }
