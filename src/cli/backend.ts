@@ -18,7 +18,7 @@ import { addressText, type RawBackend, type RowProblem } from '../control/routin
 import { EXIT_DONE, print, printJson, printProblem, usageError } from './output.ts';
 import { formatTable } from './table.ts';
 
-function withDb<Result>(
+export function withDb<Result>(
   flags: ConfigFlags,
   writable: boolean,
   work: (db: RoutingDb) => Result,
@@ -33,9 +33,10 @@ function withDb<Result>(
 }
 
 /** One line for a row that is not served, or not all of it used. */
-export function problemText({ id, column, value, reason, served }: RowProblem): string {
+export function problemText({ table, id, column, value, reason, served }: RowProblem): string {
+  const what = table === 'access' ? `Access row ${id}` : `Backend ${JSON.stringify(id)}`;
   const effect = served ? 'is checked by default' : 'is skipped';
-  return `Backend ${JSON.stringify(id)} ${effect}: ${column} is ${value}, ${reason}`;
+  return `${what} ${effect}: ${column} is ${value}, ${reason}`;
 }
 
 function stateText(backend: RawBackend): string {

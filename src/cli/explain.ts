@@ -5,6 +5,7 @@
 import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
 import { type ConfigFlags, loadConfig } from '../config.ts';
+import { compileAccess } from '../control/access-rows.ts';
 import { loadGeoTable, loadRegionMap } from '../control/geo-load.ts';
 import { createPublisher, type Publisher } from '../control/publish.ts';
 import { closeRoutingDb, openRoutingDb, readRouting } from '../control/routing-db.ts';
@@ -15,6 +16,7 @@ import { countryCode, REGION_NONE, type RegionMap } from '../route/regions.ts';
 import { type Candidate, createSelector, explainSelection, useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
+import { type AccessVerdict, accessVerdict, jsonAccess } from './access.ts';
 import { countryName, noCountryReason } from './address-facts.ts';
 import { problemText } from './backend.ts';
 import { candidateReason, choiceReason, numberText } from './explain-reasons.ts';
@@ -23,6 +25,15 @@ import { formatTable } from './table.ts';
 
 const LOAD_NOTE =
   'Load is 0 for every backend: this reads the routing database, not the running process';
+
+const EXPLAIN_SETTINGS = [
+  'dbPath',
+  'region',
+  'country',
+  'geoipPath',
+  'regionMapPath',
+  'accessDryRun',
+] as const;
 
 /** A candidate with the row it stands for and why it is where it is. */
 export interface ExplainedCandidate {
@@ -40,6 +51,9 @@ interface Explanation {
   readonly region: string | null;
   readonly pop: { readonly region: string; readonly country: string | null };
   readonly app: string;
+  readonly access: AccessVerdict;
+  /** Denied clients are only counted. */
+  readonly accessDryRun: boolean;
   readonly choice: string | null;
   readonly reason: string;
   readonly candidates: readonly ExplainedCandidate[];
@@ -92,7 +106,8 @@ function clientRegion(map: RegionMap, country: number): string | null {
 }
 
 function jsonOf(explanation: Explanation): Record<string, unknown> {
-  const { ip, country, noCountry, region, pop, app, choice, reason, candidates } = explanation;
+  const { ip, country, noCountry, region, pop, app, access, choice, reason, candidates } =
+    explanation;
   return {
     ip,
     country: country === 0 ? null : countryCode(country),
@@ -100,6 +115,12 @@ function jsonOf(explanation: Explanation): Record<string, unknown> {
     region,
     pop,
     app,
+    access: {
+      allowed: access.allowed,
+      dry_run: explanation.accessDryRun,
+      row: access.row && jsonAccess(access.row),
+      reason: access.reason,
+    },
     choice,
     reason,
     note: LOAD_NOTE,
@@ -123,12 +144,15 @@ function jsonOf(explanation: Explanation): Record<string, unknown> {
 }
 
 function printExplanation(explanation: Explanation): void {
-  const { ip, country, noCountry, region, pop, app, choice, candidates } = explanation;
+  const { ip, country, noCountry, region, pop, app, access, choice, candidates } = explanation;
   const where = country === 0 ? `none: ${noCountry}` : `${countryName(country)}, region ${region}`;
   print(`Client   ${ip}`);
   print(`Country  ${where}`);
   print(`POP      region ${pop.region}, country ${pop.country ?? 'not set'}`);
   print(`App      ${app === '*' ? 'any' : app}`);
+  const dryRun =
+    !access.allowed && explanation.accessDryRun ? ', but a dry run only counts it' : '';
+  print(`Access   ${access.allowed ? 'allowed' : 'denied'}${dryRun}: ${access.reason}`);
   print(`Choice   ${choice ?? 'none'}: ${explanation.reason}`);
   if (candidates.length > 0) {
     const header = ['', 'BACKEND', 'WHERE', 'TIER', 'SCORE', 'KM', 'RESULT'];
@@ -151,12 +175,12 @@ export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
   if (address === null) {
     throw usageError(`IP is ${JSON.stringify(ip)}, allowed: an IPv4 or IPv6 address`);
   }
-  const keys = ['dbPath', 'region', 'country', 'geoipPath', 'regionMapPath'] as const;
-  const config = loadConfig(flags, process.env, keys);
+  const config = loadConfig(flags, process.env, EXPLAIN_SETTINGS);
   const app = flags.app === undefined ? '*' : String(flags.app);
   const db = openRoutingDb(config.dbPath);
-  const { backends, problems: badRows } = readRouting(db);
+  const { backends, problems: badRows, access: table } = readRouting(db);
   closeRoutingDb(db);
+  if (table instanceof ProxyError) throw table;
   checkApp(app, backends);
 
   const [w0, w1, w2, w3] = address.words;
@@ -169,10 +193,14 @@ export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
     popCountry: config.country,
     backendState: openBackendState(createBackendState()),
   });
-  const problems: RowProblem[] = [...badRows];
+  const problems: RowProblem[] = [...badRows, ...compileAccess(table, new Map()).problems];
   const { buffer } = publisher.publish(backends, problems);
   const candidates = explainCandidates(publisher, buffer, backends, app, country);
   const best = candidates.find(({ candidate }) => candidate.order === 0);
+  const mapped = isV4 ? [0, 0, 0xffff, w3] : address.words;
+  const access = accessVerdict(table, app, mapped, country);
+  const isTurnedAway = !access.allowed && !config.accessDryRun;
+  const reason = choiceReason(candidates, app);
   const explanation: Explanation = {
     ip: formatAddress(isV4 ? 4 : 6, isV4 ? [0, 0, 0, w3] : address.words),
     country,
@@ -180,8 +208,10 @@ export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
     region: clientRegion(regionMap, country),
     pop: { region: config.region, country: config.country },
     app,
-    choice: best?.backend.id ?? null,
-    reason: choiceReason(candidates, app),
+    access,
+    accessDryRun: config.accessDryRun,
+    choice: isTurnedAway ? null : (best?.backend.id ?? null),
+    reason: isTurnedAway ? 'the access list denies the client, before any backend counts' : reason,
     candidates,
   };
   if (flags.json) printJson(jsonOf(explanation));

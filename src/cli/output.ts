@@ -11,7 +11,12 @@ const EXIT_USAGE = 2;
  * Failures that another command line would not have had. An unknown id is not one: the line was
  * well formed.
  */
-const USAGE_CODES = new Set(['ERR_CONFIG', 'ERR_USAGE', 'ERR_BACKEND_INVALID']);
+const USAGE_CODES = new Set([
+  'ERR_CONFIG',
+  'ERR_USAGE',
+  'ERR_BACKEND_INVALID',
+  'ERR_ACCESS_INVALID',
+]);
 
 export function usageError(message: string): ProxyError {
   return new ProxyError('ERR_USAGE', message, { source: 'usage' });

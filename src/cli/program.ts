@@ -55,6 +55,7 @@ class Program {
     this.#addDemo();
     this.#addInit();
     this.#addBackend();
+    this.#addAccess();
     this.#addExplain();
   }
 
@@ -143,13 +144,48 @@ class Program {
     this.#act(limits, async (flags, id) => (await load()).setLimits(id as string, flags));
   }
 
+  #addAccess(): void {
+    const group = this.root
+      .command('access')
+      .description('List and change who may connect; a running proxy follows within 100 ms');
+    const add = (words: string, help: string): Command =>
+      addSettings(group.command(words).description(help), ['dbPath']);
+    const load = () => import('./access.ts');
+
+    const list = add('list', 'List the rows')
+      .option('--app <app>', 'Only those for one app, * for those for all')
+      .option('--json', 'Print JSON');
+    this.#act(list, async (flags) => (await load()).listAccess(flags));
+    const match = 'a prefix, an address, a country code, or * for everyone';
+    for (const action of ['allow', 'deny'] as const) {
+      const command = add(`${action} <match>`, `${action === 'allow' ? 'Allow' : 'Deny'} ${match}`)
+        .option('--app <app>', 'The app of the listener (default: all apps)')
+        .option('--note <text>', 'Why, for those who read the list');
+      this.#act(command, async (flags, text) =>
+        (await load()).setOne(action, text as string, flags),
+      );
+    }
+    const remove = add('remove <match>', 'Remove the row about this match').option(
+      '--app <app>',
+      'The app it is for (default: the row for all apps)',
+    );
+    this.#act(remove, async (flags, text) => (await load()).removeOne(text as string, flags));
+  }
+
   #addExplain(): void {
     const command = this.root
       .command('explain <ip>')
-      .description('Show which backend a client address gets, and why')
+      .description('Show whether a client address may connect, which backend it gets, and why')
       .option('--app <app>', 'The app of the listener (default: any)')
       .option('--json', 'Print JSON');
-    const keys = ['dbPath', 'region', 'country', 'geoipPath', 'regionMapPath'] as const;
+    const keys = [
+      'dbPath',
+      'region',
+      'country',
+      'geoipPath',
+      'regionMapPath',
+      'accessDryRun',
+    ] as const;
     this.#act(addSettings(command, keys), async (flags, ip) =>
       (await import('./explain.ts')).explain(ip as string, flags),
     );

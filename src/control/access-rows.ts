@@ -16,14 +16,14 @@ export type AccessRow = readonly [
 ];
 
 const ACTIONS = ['allow', 'deny'] as const;
-type Action = (typeof ACTIONS)[number];
-const ANY = '*';
+export type Action = (typeof ACTIONS)[number];
+export const ANY = '*';
 
 /** Whom a row is about: a prefix, or a country index with 0 for everyone. */
 type Match = Prefix | number;
 
 /** What a row matches, or what is wrong with the text. */
-function parseMatch(text: string): Match | string {
+export function parseMatch(text: string): Match | string {
   const trimmed = text.trim();
   if (trimmed === ANY) return 0;
   if (/^[a-z]{2}$/i.test(trimmed)) {
@@ -43,7 +43,7 @@ export function matchText(text: string): string {
 }
 
 /** The app a row is for. */
-function rowApp([app]: AccessRow): string {
+export function rowApp([app]: AccessRow): string {
   return app?.trim() || ANY;
 }
 

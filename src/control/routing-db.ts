@@ -307,6 +307,17 @@ function selectAccess(db: RoutingDb): AccessRow[] | ProxyError {
   return schemaError(db, `table access has more than ${ACCESS_ROWS_MAX} rows`);
 }
 
+/** The table `access` alone. Throws a ProxyError when it cannot be read. */
+export function readAccess(db: RoutingDb): readonly AccessRow[] {
+  try {
+    const access = selectAccess(db);
+    if (access instanceof ProxyError) throw access;
+    return access;
+  } catch (error) {
+    throw routingDbError(db.path, 'read', error);
+  }
+}
+
 /**
  * Reads every row; bad ones become problems. Throws a ProxyError when the database cannot be read
  * at all.
