@@ -6,13 +6,12 @@ import { errorMessage, type ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
 import { usesNative } from '../engine/open.ts';
-import type { ClientLimits } from '../proxy/client-limits.ts';
 import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
 import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
 import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
-import { BREAKER_OPENED, type BreakerPolicy } from '../route/breaker.ts';
+import { BREAKER_OPENED } from '../route/breaker.ts';
 import {
   type ClientTable,
   createClientTable,
@@ -30,104 +29,17 @@ import { closeListeners, type Listener, openListeners, reserveListeners } from '
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
+import { checksAtOnce, sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 
 /** Buffers of this size cost one page each while exchanges are small, and fill for a bulk flow. */
 const BUFFER_BYTES = 16_384;
-/** Descriptors that are not sessions': standard streams, rings, listeners, databases, pipes of bulk flows. */
-const DESCRIPTORS_RESERVED = 256;
-/** Connections of health checks at once: 10,000 dead backends are then found within a minute. */
-const CHECKS_MAX = 1024;
-/** Checks take at most this part of the descriptors where those are few. */
-const CHECKS_SHARE = 1 / 16;
 /** Accepting stops at the maximum, but what the kernel had accepted by then is served too. */
 const SLOTS_EXTRA = 1024;
-const MAX_CONNECTIONS_DEFAULT = 1_000_000;
 /** Rows swept per turn of the event loop: about 2 ms, 30 when all of them have expired. */
 const SWEEP_ROWS = 65_536;
-/** Ejections grow by EDGEPROXY_CIRCUIT_TIMEOUT_SECS each time, up to this. */
-const EJECTION_MS_MAX = 300_000;
-const TRIAL_GRACE_MS = 2000;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
-
-function checksAtOnce(config: Config, descriptors: number): number {
-  if (!config.healthCheckEnabled) return 0;
-  return Math.max(1, Math.min(CHECKS_MAX, Math.floor(descriptors * CHECKS_SHARE)));
-}
-
-function sessionLimit(config: Config, logger: Logger): number {
-  const { soft } = raiseDescriptorLimit();
-  const reserved = DESCRIPTORS_RESERVED + checksAtOnce(config, soft);
-  const possible = Math.floor((soft - reserved) / 2);
-  const wanted = config.maxConnections ?? Math.min(possible, MAX_CONNECTIONS_DEFAULT);
-  if (wanted > possible) {
-    logger.warn('EDGEPROXY_MAX_CONNECTIONS is more than the descriptor limit allows', {
-      maxConnections: wanted,
-      possible,
-      descriptors: soft,
-      remedy: `ulimit -n ${wanted * 2 + DESCRIPTORS_RESERVED + CHECKS_MAX}`,
-    });
-  }
-  return Math.max(1, wanted);
-}
-
-function breakerPolicy(config: Config): BreakerPolicy {
-  return {
-    failureThreshold: config.circuitFailureThreshold,
-    successThreshold: config.circuitSuccessThreshold,
-    ejectionMs: config.circuitTimeoutSecs * MS,
-    ejectionMsMax: Math.max(EJECTION_MS_MAX, config.circuitTimeoutSecs * MS),
-    // A trial reports within its connect, or by its first byte; one that hangs must not hold the backend for ever.
-    trialMs: config.connectTotalTimeoutMs + TRIAL_GRACE_MS,
-  };
-}
-
-function clientLimits(config: Config): ClientLimits {
-  const windowMs = config.rateLimitWindowSecs * MS;
-  return {
-    ratePerMs: config.rateLimitEnabled ? config.rateLimitMaxRequests / windowMs : 0,
-    rateCapacity: config.rateLimitMaxRequests + config.rateLimitBurst,
-    sessionsMax: config.maxConnectionsPerClient,
-    dryRun: config.rateLimitDryRun,
-  };
-}
-
-function workerOptions(
-  config: Config,
-  listeners: readonly Listener[],
-  publisher: Publisher,
-  maxConnections: number,
-  epochMs: number,
-  index: number,
-): WorkerOptions {
-  return {
-    workerId: index + 1,
-    seed: randomInt(2 ** 31),
-    epochMs,
-    listeners: listeners.map(({ app, sockets, host, port, v6Only }) => ({
-      socket: sockets[index] as number,
-      app: publisher.appIndex(app),
-      host,
-      port,
-      v6Only,
-    })),
-    maxConnections,
-    connectTimeoutMs: config.connectTimeoutMs,
-    connectTotalTimeoutMs: config.connectTotalTimeoutMs,
-    connectRetries: config.connectRetries,
-    idleTimeoutMs: config.idleTimeoutSecs * MS,
-    halfClosedTimeoutMs: config.halfClosedTimeoutSecs * MS,
-    bindingTtlMs: config.bindingTtlSecs * MS,
-    keepaliveSecs: config.keepaliveSecs,
-    userTimeoutSecs: config.userTimeoutSecs,
-    breaker: breakerPolicy(config),
-    failOpen: config.circuitFailOpen,
-    slowStartMs: config.slowStartSecs * MS,
-    limits: clientLimits(config),
-    accessDryRun: config.accessDryRun,
-  };
-}
 
 function startHealth(
   config: Config,
