@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { backendName, echoOnce, exchange, openClient, readToEnd } from '../src/testing/clients.ts';
 import {
   connectionsBalance,
+  NOT_PORTABLE,
   type ProxyOptions,
   type ProxyProcess,
   startProxy,
@@ -18,6 +19,16 @@ import { until, within } from '../src/testing/wait.ts';
 async function isClosed(proxy: ProxyProcess): Promise<boolean> {
   try {
     return (await exchange(proxy.address, 'anyone')).text === '';
+  } catch {
+    return true;
+  }
+}
+
+/** Whether nobody listens; a connection that still comes about is dropped. */
+async function isRefused(proxy: ProxyProcess): Promise<boolean> {
+  try {
+    (await openClient(proxy.address)).destroy();
+    return false;
   } catch {
     return true;
   }
@@ -80,6 +91,34 @@ test('drain: the deadline cuts what is open by RST and the log says how many', a
   for (const fate of fates) assert.equal((await fate).end, 'ECONNRESET');
   await until('the backend to see them cut', () => backend.sockets.size === 0);
   assert.deepEqual(backend.errors, Array(5).fill('ECONNRESET'));
+});
+
+test('drain: connections that wait in the accept queue are served, not reset', {
+  skip: NOT_PORTABLE,
+}, async () => {
+  await using backend = await startBackend(echo);
+  await using proxy = await startProxy({
+    backends: [{ id: 'a', ...backend.row }],
+    settings: { MAX_CONNECTIONS: 2, WORKERS: 2 },
+  });
+  const held = await Promise.all([openClient(proxy.address), openClient(proxy.address)]);
+  for (const client of held) await echoOnce(client, 'held');
+  // At the maximum: the kernel completes these handshakes, and nobody accepts.
+  const waiting = await Promise.all(Array.from({ length: 60 }, () => openClient(proxy.address)));
+  const answers = waiting.map((client) => {
+    const reading = readToEnd(client);
+    client.end('I was there before');
+    return reading;
+  });
+  proxy.signal('SIGTERM');
+  await proxy.untilLog('Draining');
+  await until('the listener to be closed', () => isRefused(proxy));
+  for (const client of held) client.end();
+  for (const answer of answers) {
+    const { bytes, end } = await answer;
+    assert.deepEqual([bytes.toString(), end], ['I was there before', 'fin']);
+  }
+  assert.deepEqual(await within('the proxy to end', proxy.exited), { code: 0, signal: null });
 });
 
 test('drain: a second signal ends at once, whatever the deadline', async () => {

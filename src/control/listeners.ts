@@ -115,6 +115,7 @@ export async function reserveListeners(
   return listeners;
 }
 
-export function closeListeners(listeners: readonly Listener[]): void {
-  for (const { sockets } of listeners) for (const socket of sockets) closeDescriptor(socket);
+/** Closes the sockets of one worker. */
+export function closeListeners(listeners: readonly Listener[], worker: number): void {
+  for (const { sockets } of listeners) closeDescriptor(sockets[worker] as number);
 }

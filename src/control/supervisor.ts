@@ -340,10 +340,10 @@ class Supervisor {
     const { shutdownTimeoutSecs } = this.#config;
     this.#logger.info('Draining', { signal, open: this.#sum(STAT_CURRENT), shutdownTimeoutSecs });
     this.#pool.command(COMMAND_DRAIN);
-    // Only then: a worker must never accept on a descriptor that means something else by now.
-    void this.#pool.acceptingStopped().then(() => {
-      if (this.#usesNative) closeListeners(this.#listeners);
-    });
+    for (let worker = 0; this.#usesNative && worker < this.#workers; worker++) {
+      // Only then: a worker must never accept on a descriptor that means something else by now.
+      void this.#pool.acceptingStopped(worker).then(() => closeListeners(this.#listeners, worker));
+    }
     const deadline = setTimeout(() => this.#pool.command(COMMAND_STOP), shutdownTimeoutSecs * MS);
     this.#closers.push(() => clearTimeout(deadline));
   }

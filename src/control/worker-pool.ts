@@ -31,7 +31,8 @@ import { createEventfd, signalEventfd } from '../sys/eventfd.ts';
 const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
 const RESTART_DELAY_MS_MIN = 10;
 const RESTART_DELAY_MS_MAX = 5000;
-const PHASE_POLL_MS = 5;
+/** Until its listener is closed, connections still come in that nobody will accept. */
+const PHASE_POLL_MS = 1;
 /** The portable engine is woken by a message. -errno values are below. */
 const NO_EVENTFD = -1;
 /** A worker that lived this long died of something new: its replacement starts at once again. */
@@ -260,11 +261,11 @@ export class WorkerPool {
     }
   }
 
-  /** Resolves once no worker uses its listening sockets any more, after COMMAND_DRAIN or COMMAND_STOP. */
-  async acceptingStopped(): Promise<void> {
+  /** Resolves once a worker uses its listening sockets no more, after COMMAND_DRAIN or COMMAND_STOP. */
+  async acceptingStopped(index: number): Promise<void> {
     const uses = ({ memory, exited }: Member): boolean =>
       !exited && memory !== null && new Int32Array(memory.control)[CONTROL_PHASE] < PHASE_DRAINING;
-    while (this.#members.some(uses)) await setTimeoutPromise(PHASE_POLL_MS);
+    while (uses(this.#members[index] as Member)) await setTimeoutPromise(PHASE_POLL_MS);
   }
 
   /** Makes one worker throw, as a bug would: fault injection. */

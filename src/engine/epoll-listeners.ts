@@ -2,7 +2,6 @@
 
 import * as os from '../sys/epoll.ts';
 import { EAGAIN, ECANCELED } from '../sys/errno.ts';
-import { setNonblocking } from '../sys/socket.ts';
 import { NO_BUFFER, OP_ACCEPT } from './proactor.ts';
 import type { PumpHost } from './splice-pump.ts';
 
@@ -25,8 +24,6 @@ export class EpollListeners {
 
   accept(listener: number, tag: number): void {
     this.#sockets[tag] = listener;
-    // The queue is emptied until EAGAIN, which a blocking listener would not say.
-    setNonblocking(listener, true);
     const result = os.addWatch(this.#epoll, listener, os.EPOLLIN, tag, this.#kind);
     if (result < 0) this.#end(tag, result);
   }

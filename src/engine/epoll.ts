@@ -256,6 +256,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#listeners.cancel(tag);
   }
 
+  acceptWaiting(listener: number, _tag: number): number {
+    return os.acceptNonblocking(listener);
+  }
+
   openSocket(family: number): number {
     return os.openNonblockingSocket(family);
   }

@@ -8,7 +8,7 @@
 import net from 'node:net';
 import { assert } from '../base/assert.ts';
 import { readMonotonic } from '../sys/clock.ts';
-import { ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
+import { EAGAIN, ECANCELED, ENOBUFS, errnoOf } from '../sys/errno.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { EventList } from './event-list.ts';
@@ -166,6 +166,11 @@ export class PortableEngine implements proactor.Proactor {
     this.#servers.delete(tag);
     server.close();
     this.#emit(proactor.OP_ACCEPT, tag, 0, -ECANCELED);
+  }
+
+  /** node:net accepts as connections come and closes its listener with the accept: none can wait. */
+  acceptWaiting(_listener: number, _tag: number): number {
+    return -EAGAIN;
   }
 
   #adopt(socket: net.Socket): number {

@@ -83,6 +83,11 @@ export interface Proactor {
   accept(listener: number, tag: number): void;
   /** Stops accepting; the accept's last event has `more` 0. */
   cancelAccept(tag: number): void;
+  /**
+   * Takes one connection out of a listener's queue, while no accept is in flight there: a socket, or -errno (-EAGAIN: the
+   * queue is empty). Never waits.
+   */
+  acceptWaiting(listener: number, tag: number): number;
   /** A new socket of family 4 or 6, or -errno. */
   openSocket(family: number): number;
   /** Connects `socket`; the address is `words[offset..offset+3]` (sys/sockaddr.ts) and `port`. */

@@ -8,6 +8,7 @@ import { assert } from '../base/assert.ts';
 import { readMonotonic } from '../sys/clock.ts';
 import { EAGAIN, ECANCELED, ENOBUFS } from '../sys/errno.ts';
 import {
+  acceptConnection,
   closeDescriptor,
   openSocket,
   type PeerAddress,
@@ -135,6 +136,10 @@ export class UringEngine implements Proactor, PumpHost {
 
   cancelAccept(tag: number): void {
     this.#entries.cancel(tag, OP_ACCEPT);
+  }
+
+  acceptWaiting(listener: number, _tag: number): number {
+    return acceptConnection(listener);
   }
 
   openSocket(family: number): number {

@@ -2,7 +2,7 @@
 // and connections wait in the kernel's queue; those the kernel had accepted by then are parked here, not turned away, and
 // become sessions as others end.
 
-import { ECANCELED, isConnectionError } from '../sys/errno.ts';
+import { EAGAIN, ECANCELED, isConnectionError } from '../sys/errno.ts';
 import { admit, reject } from './admit.ts';
 import { REJECT_MAX_CONNECTIONS } from './close-reason.ts';
 import {
@@ -18,6 +18,8 @@ import type { WorkerState } from './worker-state.ts';
 /** An accept error that lasts is retried after this, doubling up to the maximum. */
 const BACKOFF_MS_MIN = 50;
 const BACKOFF_MS_MAX = 1000;
+/** Longer than any queue may be (the backlog listeners are opened with): what comes in meanwhile cannot prolong a stop. */
+const WAITING_MAX = 65_536;
 
 /** Starts an accept on every listener that has none, unless accepting is held back. */
 export function resumeAccept(worker: WorkerState): void {
@@ -46,9 +48,7 @@ export function onAccept(
   if (more === 0) worker.accepting[listener] = 0;
   if (result >= 0) {
     worker.backoff[1] = 0;
-    if (parkedCount(worker) > 0 || !tryAdmit(worker, listener, result)) {
-      park(worker, listener, result);
-    }
+    takeIn(worker, listener, result);
   } else if (result !== -ECANCELED) {
     worker.stats.totals[STAT_ACCEPT_ERRORS + (-result & 0xff)]++;
     // An error of that one connection, which is gone (accept(2)), is no reason to wait; anything else (descriptors or
@@ -56,6 +56,33 @@ export function onAccept(
     if (!isConnectionError(result)) backOff(worker);
   }
   if (more === 0) resumeAccept(worker);
+}
+
+/** A session now, or once there is room. */
+function takeIn(worker: WorkerState, listener: number, socket: number): void {
+  if (parkedCount(worker) > 0 || !tryAdmit(worker, listener, socket))
+    park(worker, listener, socket);
+}
+
+/**
+ * Takes in what waits in the queues of the listeners, whose accepts have ended: those clients are connected already, and
+ * closing the listeners would reset them.
+ */
+export function takeWaiting(worker: WorkerState): void {
+  const { engine, options, stats } = worker;
+  for (let listener = 0; listener < options.listeners.length; listener++) {
+    const { socket } = options.listeners[listener];
+    for (let count = 0; count < WAITING_MAX; count++) {
+      const result = engine.acceptWaiting(socket, listener);
+      if (result >= 0) {
+        takeIn(worker, listener, result);
+        continue;
+      }
+      if (result === -EAGAIN) break;
+      stats.totals[STAT_ACCEPT_ERRORS + (-result & 0xff)]++;
+      if (!isConnectionError(result)) break;
+    }
+  }
 }
 
 function backOff(worker: WorkerState): void {

@@ -23,6 +23,7 @@ import {
   rejectParked,
   resumeAccept,
   reviewAccept,
+  takeWaiting,
 } from './accept.ts';
 import { onConnect } from './admit.ts';
 import { feedStarved } from './buffer-turns.ts';
@@ -33,6 +34,7 @@ import { onPump, onReceive, onSend } from './relay.ts';
 import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
 import {
   COMMAND_CRASH,
+  COMMAND_DRAIN,
   COMMAND_RUN,
   COMMAND_STOP,
   CONTROL_COMMAND,
@@ -125,7 +127,11 @@ function obeyCommand(worker: WorkerState): boolean {
     endAllSessions(worker);
   }
   if (worker.accepting.includes(1)) return true;
-  Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINING);
+  if (worker.control[CONTROL_PHASE] < PHASE_DRAINING) {
+    // After the last event of the accepts, so that nothing is left to the close of the listeners, which comes next.
+    if (command === COMMAND_DRAIN) takeWaiting(worker);
+    Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINING);
+  }
   return worker.sessions.slots.used > 0 || parkedCount(worker) > 0;
 }
 

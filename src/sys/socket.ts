@@ -45,6 +45,7 @@ const SHUT_WR = 1n;
 const F_GETFL = 3n;
 const F_SETFL = 4n;
 const O_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000n;
 const F_SETPIPE_SZ = 1031n;
 const PIPE_FLAGS = 0o2004000n; // O_CLOEXEC | O_NONBLOCK
 const VALUE_WORD = SCRATCH_VALUE / 4;
@@ -96,7 +97,7 @@ export function closeDescriptor(fd: number): number {
   return checked(native.close(num(fd), 0n));
 }
 
-/** Sets or clears O_NONBLOCK; needed only for splice(2), which has no flag of its own for sockets. */
+/** Sets or clears O_NONBLOCK: for listeners, and for splice(2), which has no flag of its own for sockets. */
 export function setNonblocking(fd: number, on: boolean): number {
   const flags = checked(native.fcntl(num(fd), F_GETFL, 0n));
   if (flags < 0) return flags;
@@ -166,7 +167,10 @@ export interface ListenOptions {
   readonly v6Only: boolean;
 }
 
-/** A bound and listening socket, or -errno. Accepted sockets inherit TCP_NODELAY from it (Linux). */
+/**
+ * A bound and listening socket, or -errno. Accepted sockets inherit TCP_NODELAY from it (Linux), but not that it is
+ * non-blocking: emptying its queue must end with EAGAIN. (io_uring waits on it all the same, since 5.19.)
+ */
 export function openListener(address: SocketAddress, options: ListenOptions): number {
   const fd = openSocket(address.family);
   if (fd < 0) return fd;
@@ -174,6 +178,7 @@ export function openListener(address: SocketAddress, options: ListenOptions): nu
   if (options.reusePort) setOption(fd, SOL_SOCKET, SO_REUSEPORT, 1);
   if (address.family === 6) setOption(fd, IPPROTO_IPV6, IPV6_V6ONLY, options.v6Only ? 1 : 0);
   setNoDelay(fd);
+  setNonblocking(fd, true);
   // A kernel without Fast Open, or with it switched off, refuses: the listener works the same without.
   if (options.fastOpenQueue > 0) setOption(fd, IPPROTO_TCP, TCP_FASTOPEN, options.fastOpenQueue);
   const length = encodeSockaddr(scratchView, SCRATCH_SOCKADDR, address);
@@ -182,6 +187,11 @@ export function openListener(address: SocketAddress, options: ListenOptions): nu
   if (result === 0) return fd;
   closeDescriptor(fd);
   return result;
+}
+
+/** A blocking, close-on-exec socket from a listener's queue, or -errno; the listener is non-blocking. */
+export function acceptConnection(listener: number): number {
+  return checked(native.accept4(num(listener), 0n, 0n, SOCK_CLOEXEC));
 }
 
 /** The address a socket is bound to, which tells the port the kernel chose; null on error. */

@@ -2,7 +2,14 @@
 
 import assert from 'node:assert/strict';
 import { OP_ACCEPT, OP_CONNECT, OP_RECEIVE } from '../engine/proactor.ts';
-import { ECANCELED, ECONNREFUSED, ECONNRESET, ENETUNREACH, errnoName } from '../sys/errno.ts';
+import {
+  EAGAIN,
+  ECANCELED,
+  ECONNREFUSED,
+  ECONNRESET,
+  ENETUNREACH,
+  errnoName,
+} from '../sys/errno.ts';
 import { parseAddress, type SocketAddress } from '../sys/sockaddr.ts';
 import { boundAddress, closeDescriptor, openListener } from '../sys/socket.ts';
 import { type EngineCase, lacksIpv6 } from './engine-case.ts';
@@ -131,6 +138,24 @@ const ACCEPT_CASES: readonly EngineCase[] = [
       driver.accept(listener, 0);
       const { result } = await driver.next(OP_ACCEPT, 0);
       assert.equal(readPeer(driver, result).port, peer.port);
+    },
+  },
+  {
+    name: 'acceptWaiting() empties the queue of a listener that accepts no more',
+    except: REFUSES_WHILE_PAUSED,
+    async run(driver) {
+      const listener = await driver.listening();
+      driver.engine.cancelAccept(0);
+      await driver.next(OP_ACCEPT, 0);
+      assert.equal(driver.acceptWaiting(listener, 0), -EAGAIN);
+      const ports = [1, 2, 3].map(() => driver.connectPeer(listener).port);
+      for (const port of ports) {
+        assert.equal(readPeer(driver, driver.acceptWaiting(listener, 0)).port, port);
+      }
+      assert.equal(driver.acceptWaiting(listener, 0), -EAGAIN);
+      driver.accept(listener, 0);
+      const { port } = driver.connectPeer(listener);
+      assert.equal(readPeer(driver, (await driver.next(OP_ACCEPT, 0)).result).port, port);
     },
   },
   {

@@ -275,6 +275,13 @@ export class EngineDriver {
     this.engine[how](link.endpoint, link.socket);
   }
 
+  /** No accept may be in flight on the listener. */
+  acceptWaiting(listener: EngineListener, tag: number): number {
+    const result = this.engine.acceptWaiting(listener.number, tag);
+    if (result >= 0) this.#strays.add(result);
+    return result;
+  }
+
   /** Closes an accepted socket that no endpoint took. */
   closeStray(socket: number, how: 'close' | 'reset' = 'close'): void {
     assert(this.#strays.delete(socket), 'The case closed a socket that was not accepted');

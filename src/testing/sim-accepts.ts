@@ -1,7 +1,7 @@
 // The listeners of a simulated engine: connections are accepted while an accept runs, and that ends now and then, by an
 // error or without one.
 
-import { ECANCELED, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } from '../sys/errno.ts';
+import { EAGAIN, ECANCELED, ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM } from '../sys/errno.ts';
 import type { SimEngineHost, SimEngineOptions } from './sim-engine-host.ts';
 import type { SimOperations } from './sim-operations.ts';
 import type { SimRandom } from './sim-random.ts';
@@ -15,6 +15,8 @@ export class SimAccepts {
   /** Connections accepted, and errors by errno. */
   count = 0;
   readonly errors = new Int32Array(256);
+  /** Taking what waits was ended by an error. */
+  interrupted = false;
   readonly #random: SimRandom;
   readonly #trace: SimTrace;
   readonly #host: SimEngineHost;
@@ -65,6 +67,27 @@ export class SimAccepts {
     const kind = result < 0 ? TRACE_ERROR : TRACE_ACCEPTED;
     this.#trace.add(kind, this.#options.worker, -2, result, tag);
     this.#operations.postAccept(tag, result, more);
+  }
+
+  /** One connection out of the queue; sometimes an error of it or of the system. */
+  takeWaiting(tag: number): number {
+    const { acceptErrorChance, worker } = this.#options;
+    if (this.#running[tag] === 1) fail('A connection was taken beside an accept', worker);
+    let result = -EAGAIN;
+    if (this.#random.chance(acceptErrorChance)) {
+      result = -this.#random.pick([EMFILE, ENOBUFS, ECONNABORTED]);
+    } else if (this.#sockets.isFull()) {
+      result = -EMFILE;
+    } else {
+      const end = this.#host.nextPending(worker, tag);
+      if (end >= 0) result = this.#sockets.take(end);
+    }
+    if (result >= 0) this.count++;
+    else if (result !== -EAGAIN) this.errors[-result]++;
+    // What stops the taking early leaves connections behind.
+    if (result === -EMFILE || result === -ENOBUFS) this.interrupted = true;
+    this.#trace.add(result < 0 ? TRACE_ERROR : TRACE_ACCEPTED, worker, -2, result, tag);
+    return result;
   }
 
   /** Connections may be waiting at a listener. */

@@ -8,9 +8,11 @@ import {
   COMMAND_DRAIN,
   COMMAND_STOP,
   CONTROL_COMMAND,
+  CONTROL_PHASE,
   CONTROL_PUBLICATIONS,
   createControlBlock,
   createGlobalBlock,
+  PHASE_DRAINING,
 } from '../proxy/shared.ts';
 import { createWorkerStats } from '../proxy/stats.ts';
 import { nextWaitMs, runBatch } from '../proxy/worker.ts';
@@ -93,6 +95,8 @@ export class SimWorld implements SimEngineHost {
   readonly clients: ClientTable;
   readonly sessions: number;
   stopped = false;
+  /** Workers whose listeners may be closed. */
+  readonly #drained = new Set<number>();
   #clientsLeft: number;
   /** Virtual time by which all workers must have stopped. */
   #endBy = Number.POSITIVE_INFINITY;
@@ -210,6 +214,7 @@ export class SimWorld implements SimEngineHost {
     this.checks.beforeBatch(worker);
     const events = engine.wait(0);
     const goesOn = runBatch(state, events, () => this.#takePublications(worker));
+    this.#checkQueues(worker, index);
     worker.done = !goesOn;
     const now = this.network.clock[0];
     worker.busyUntil = now + this.random.between(0.001, this.options.busyMsMax);
@@ -218,6 +223,16 @@ export class SimWorld implements SimEngineHost {
     worker.wakeAt =
       waitMs < 0 ? Number.POSITIVE_INFINITY : now + waitMs * this.random.between(0.5, 1.1);
     this.checks.afterBatch(worker, index);
+  }
+
+  /** A worker that says its listeners may be closed has left nobody waiting there; a drain is about those. */
+  #checkQueues({ engine, backlog, memory }: SimWorker, index: number): void {
+    const control = new Int32Array(memory.control);
+    const isDrained = control[CONTROL_PHASE] === PHASE_DRAINING && !this.#drained.has(index);
+    if (!isDrained) return;
+    this.#drained.add(index);
+    const excused = control[CONTROL_COMMAND] === COMMAND_STOP || engine.accepts.interrupted;
+    if (!excused && backlog.some(({ length }) => length > 0)) fail('A queue was left', index);
   }
 
   #takePublications(worker: SimWorker): void {

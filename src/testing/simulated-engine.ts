@@ -165,6 +165,10 @@ export class SimulatedEngine implements proactor.Proactor {
     this.accepts.cancel(tag);
   }
 
+  acceptWaiting(_listener: number, tag: number): number {
+    return this.accepts.takeWaiting(tag);
+  }
+
   // ---- connect ---------------------------------------------------------------------------------------------------
 
   openSocket(_family: number): number {
