@@ -22,8 +22,17 @@ export interface Listener {
   readonly port: number;
   /** An IPv4 listener has the same port: IPv4 clients are its. */
   readonly v6Only: boolean;
-  /** Listening sockets by worker; for the portable engine, which listens itself, the number of this listener. */
+  /** Listening sockets, see socketsOf(); for the portable engine, which listens itself, the number of this listener. */
   readonly sockets: readonly number[];
+}
+
+/**
+ * The sockets that worker `index` of `workers` accepts on. Each is served: a worker has several where there are more
+ * sockets than workers, and shares one where there are fewer.
+ */
+export function socketsOf({ sockets }: Listener, index: number, workers: number): number[] {
+  if (sockets.length < workers) return [sockets[index % sockets.length] as number];
+  return sockets.filter((_, at) => at % workers === index);
 }
 
 function toSocketAddress(listen: ListenAddress): SocketAddress {
@@ -115,7 +124,18 @@ export async function reserveListeners(
   return listeners;
 }
 
-/** Closes the sockets of one worker. */
-export function closeListeners(listeners: readonly Listener[], worker: number): void {
-  for (const { sockets } of listeners) closeDescriptor(sockets[worker] as number);
+/** Closes each socket once all workers that accept on it have stopped; `stopped` is by worker. */
+export function closeWhenStopped(
+  listeners: readonly Listener[],
+  stopped: readonly Promise<void>[],
+): void {
+  for (const listener of listeners) {
+    for (const socket of listener.sockets) {
+      const users = stopped.filter((_, worker) =>
+        socketsOf(listener, worker, stopped.length).includes(socket),
+      );
+      // Only then: a worker must never accept on a descriptor that means something else by now.
+      void Promise.all(users).then(() => closeDescriptor(socket));
+    }
+  }
 }

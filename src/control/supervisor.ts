@@ -25,7 +25,7 @@ import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
-import { closeListeners, type Listener, openListeners, reserveListeners } from './listeners.ts';
+import { closeWhenStopped, type Listener, openListeners, reserveListeners } from './listeners.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
@@ -164,7 +164,7 @@ class Supervisor {
         geo: geo.buffer,
         access: this.#access.buffer,
       },
-      (index) => this.#workerOptions(maxConnections, index),
+      (index) => this.#optionsOf(index, maxConnections),
     );
     this.#health = startHealth(config, this.#backendState, this.#logger, (index) =>
       this.#rampUp(index),
@@ -199,10 +199,10 @@ class Supervisor {
     });
   }
 
-  #workerOptions(maxConnections: number, index: number): WorkerOptions {
-    const epochMs = this.#epochMs;
-    const publisher = this.#publisher;
-    return workerOptions(this.#config, this.#listeners, publisher, maxConnections, epochMs, index);
+  #optionsOf(index: number, maxConnections: number): WorkerOptions {
+    const [listeners, publisher] = [this.#listeners, this.#publisher];
+    const place = { index, workers: this.#workers, epochMs: this.#epochMs };
+    return workerOptions(this.#config, listeners, publisher, maxConnections, place);
   }
 
   #followRouting(db: RoutingDb): void {
@@ -340,9 +340,12 @@ class Supervisor {
     const { shutdownTimeoutSecs } = this.#config;
     this.#logger.info('Draining', { signal, open: this.#sum(STAT_CURRENT), shutdownTimeoutSecs });
     this.#pool.command(COMMAND_DRAIN);
-    for (let worker = 0; this.#usesNative && worker < this.#workers; worker++) {
-      // Only then: a worker must never accept on a descriptor that means something else by now.
-      void this.#pool.acceptingStopped(worker).then(() => closeListeners(this.#listeners, worker));
+    if (this.#usesNative) {
+      const workers = Array.from({ length: this.#workers }, (_, index) => index);
+      closeWhenStopped(
+        this.#listeners,
+        workers.map((index) => this.#pool.acceptingStopped(index)),
+      );
     }
     const deadline = setTimeout(() => this.#pool.command(COMMAND_STOP), shutdownTimeoutSecs * MS);
     this.#closers.push(() => clearTimeout(deadline));

@@ -7,7 +7,7 @@ import type { ClientLimits } from '../proxy/client-limits.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import type { BreakerPolicy } from '../route/breaker.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
-import type { Listener } from './listeners.ts';
+import { type Listener, socketsOf } from './listeners.ts';
 import type { Publisher } from './publish.ts';
 
 /** Descriptors that are not sessions': standard streams, rings, listeners, databases, pipes of bulk flows. */
@@ -64,25 +64,34 @@ function clientLimits(config: Config): ClientLimits {
   };
 }
 
+/** Which worker, of how many, and time 0 of the client table. */
+interface WorkerPlace {
+  readonly index: number;
+  readonly workers: number;
+  readonly epochMs: number;
+}
+
 export function workerOptions(
   config: Config,
   listeners: readonly Listener[],
   publisher: Publisher,
   maxConnections: number,
-  epochMs: number,
-  index: number,
+  { index, workers, epochMs }: WorkerPlace,
 ): WorkerOptions {
   return {
     workerId: index + 1,
     seed: randomInt(2 ** 31),
     epochMs,
-    listeners: listeners.map(({ app, sockets, host, port, v6Only }) => ({
-      socket: sockets[index] as number,
-      app: publisher.appIndex(app),
-      host,
-      port,
-      v6Only,
-    })),
+    listeners: listeners.flatMap((listener) =>
+      socketsOf(listener, index, workers).map((socket) => ({
+        socket,
+        shared: listener.sockets.length < workers,
+        app: publisher.appIndex(listener.app),
+        host: listener.host,
+        port: listener.port,
+        v6Only: listener.v6Only,
+      })),
+    ),
     maxConnections,
     connectTimeoutMs: config.connectTimeoutMs,
     connectTotalTimeoutMs: config.connectTotalTimeoutMs,

@@ -7,6 +7,8 @@ import type { PumpHost } from './splice-pump.ts';
 
 /** Connections accepted per listener and wait, so that relaying is not starved by a flood. */
 const ACCEPTS_PER_WAIT = 64;
+/** The same where others accept on the same socket. */
+const ACCEPTS_PER_TURN = 4;
 
 export class EpollListeners {
   readonly #epoll: bigint;
@@ -15,6 +17,8 @@ export class EpollListeners {
   readonly #kind: number;
   /** By listener tag: its socket while it accepts, else -1. */
   readonly #sockets: number[] = [];
+  /** By listener tag. */
+  readonly #shared: boolean[] = [];
 
   constructor(epoll: bigint, host: Pick<PumpHost, 'emit'>, kind: number) {
     this.#epoll = epoll;
@@ -22,10 +26,16 @@ export class EpollListeners {
     this.#kind = kind;
   }
 
-  accept(listener: number, tag: number): void {
+  accept(listener: number, tag: number, shared: boolean): void {
     this.#sockets[tag] = listener;
-    const result = os.addWatch(this.#epoll, listener, os.EPOLLIN, tag, this.#kind);
+    this.#shared[tag] = shared;
+    const result = this.#watch(tag);
     if (result < 0) this.#end(tag, result);
+  }
+
+  #watch(tag: number): number {
+    const mask = this.#shared[tag] ? os.EPOLLIN | os.EPOLLEXCLUSIVE : os.EPOLLIN;
+    return os.addWatch(this.#epoll, this.#sockets[tag], mask, tag, this.#kind);
   }
 
   cancel(tag: number): void {
@@ -45,11 +55,20 @@ export class EpollListeners {
 
   /** Connections wait. */
   ready(tag: number): void {
-    for (let count = 0; count < ACCEPTS_PER_WAIT && this.#isAccepting(tag); count++) {
+    const most = this.#shared[tag] ? ACCEPTS_PER_TURN : ACCEPTS_PER_WAIT;
+    for (let count = 0; count < most && this.#isAccepting(tag); count++) {
       const socket = os.acceptNonblocking(this.#sockets[tag]);
-      if (socket === -EAGAIN) return;
+      if (socket === -EAGAIN) break;
       if (socket < 0) this.#end(tag, socket);
       else this.#host.emit(OP_ACCEPT, tag, 0, socket, NO_BUFFER, 1);
     }
+    if (this.#shared[tag] && this.#isAccepting(tag)) this.#goToTheEnd(tag);
+  }
+
+  /** The kernel wakes the first who watches a socket exclusively: now it is another's turn. */
+  #goToTheEnd(tag: number): void {
+    os.removeWatch(this.#epoll, this.#sockets[tag]);
+    const result = this.#watch(tag);
+    if (result < 0) this.#end(tag, result);
   }
 }

@@ -248,8 +248,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   // ---- accept and connect ----------------------------------------------------------------------------------------
 
-  accept(listener: number, tag: number): void {
-    this.#listeners.accept(listener, tag);
+  accept(listener: number, tag: number, shared: boolean): void {
+    this.#listeners.accept(listener, tag, shared);
   }
 
   cancelAccept(tag: number): void {

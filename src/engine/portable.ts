@@ -130,7 +130,7 @@ export class PortableEngine implements proactor.Proactor {
 
   // ---- accept and connect ----------------------------------------------------------------------------------------
 
-  accept(listener: number, tag: number): void {
+  accept(listener: number, tag: number, _shared: boolean): void {
     const where = this.#listeners[listener];
     assert(where !== undefined, 'Accept on a listener that was not named');
     const server = net.createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });

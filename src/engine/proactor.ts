@@ -79,8 +79,11 @@ export interface Proactor {
    */
   wait(timeoutMs: number): number;
 
-  /** Accepts on a listening socket until told otherwise; each event has endpoint `tag`. */
-  accept(listener: number, tag: number): void;
+  /**
+   * Accepts on a listening socket until told otherwise; each event has endpoint `tag`. `shared`: others accept on the same
+   * socket, and this engine lets them have their turn.
+   */
+  accept(listener: number, tag: number, shared: boolean): void;
   /** Stops accepting; the accept's last event has `more` 0. */
   cancelAccept(tag: number): void;
   /**

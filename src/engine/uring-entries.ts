@@ -91,8 +91,9 @@ export class UringEntries {
     throw new Error(`Cannot enter io_uring: ${errnoName(result)}`);
   }
 
-  accept(listener: number, tag: number, identity: number): void {
-    const opcode = abi.IORING_OP_ACCEPT | (abi.IORING_ACCEPT_MULTISHOT << 16);
+  accept(listener: number, tag: number, identity: number, multishot: boolean): void {
+    const flags = multishot ? abi.IORING_ACCEPT_MULTISHOT : 0;
+    const opcode = abi.IORING_OP_ACCEPT | (flags << 16);
     const at = this.#entry(opcode, listener, tag, identity);
     this.#sqes[at + abi.SQE_OP_FLAGS] = abi.SOCK_CLOEXEC;
   }

@@ -120,7 +120,7 @@ test('UringEngine accepts and connects thousands at once, and ends without leavi
     const listener = openListener(LOOPBACK, LISTEN);
     using opened = open(count);
     const { engine } = opened;
-    engine.accept(listener, 7);
+    engine.accept(listener, 7, false);
     const sockets = connectMany(engine, count, boundAddress(listener)?.port as number);
     const events = opened.take(count * 2);
     const accepted = events.filter(({ operation }) => operation === OP_ACCEPT);
@@ -141,7 +141,7 @@ test('UringEngine closes a connection that was accepted but never handed out whe
   {
     const listener = openListener(LOOPBACK, LISTEN);
     using opened = open(8);
-    opened.engine.accept(listener, 0);
+    opened.engine.accept(listener, 0, false);
     const [socket] = connectMany(opened.engine, 1, boundAddress(listener)?.port as number);
     // Submitted, completed inside the kernel, and then the thread dies before it looks.
     opened.engine.close(0, socket as number);

@@ -130,8 +130,10 @@ export class UringEngine implements Proactor, PumpHost {
 
   // ---- submission ------------------------------------------------------------------------------------------------
 
-  accept(listener: number, tag: number): void {
-    this.#entries.accept(listener, tag, OP_ACCEPT);
+  accept(listener: number, tag: number, shared: boolean): void {
+    // The kernel wakes the first who waits at a socket. Multishot keeps its place and would get every connection; who starts
+    // again goes to the end.
+    this.#entries.accept(listener, tag, OP_ACCEPT, !shared);
   }
 
   cancelAccept(tag: number): void {

@@ -28,7 +28,8 @@ export function resumeAccept(worker: WorkerState): void {
   for (let listener = 0; listener < listeners.length; listener++) {
     if (worker.accepting[listener] === 1) continue;
     worker.accepting[listener] = 1;
-    worker.engine.accept(listeners[listener].socket, listener);
+    const { socket, shared } = listeners[listener];
+    worker.engine.accept(socket, listener, shared);
   }
 }
 

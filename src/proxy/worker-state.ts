@@ -20,6 +20,8 @@ export const TICK_MS = 100;
 export interface ListenerOptions {
   /** The engine's number of a listening socket. */
   readonly socket: number;
+  /** Other workers accept on it, too. */
+  readonly shared: boolean;
   /** App index, 0 = any. */
   readonly app: number;
   /** Its address; the portable engine listens there itself. */

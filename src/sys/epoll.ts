@@ -16,6 +16,8 @@ export const EPOLLOUT = 4;
 export const EPOLLERR = 8;
 export const EPOLLHUP = 16;
 export const EPOLLRDHUP = 0x2000;
+/** Wake one of those who watch, not all (Linux 4.5). */
+export const EPOLLEXCLUSIVE = 1 << 28;
 export const EPOLLET = 0x8000_0000 | 0;
 
 const IS_PACKED = process.arch === 'x64';

@@ -100,6 +100,48 @@ const ACCEPT_CASES: readonly EngineCase[] = [
     },
   },
   {
+    name: 'accept() on a shared listener hands out each connection once, and may have to be started again',
+    async run(driver) {
+      const listener = driver.listen();
+      driver.accept(listener, 2, true);
+      await driver.accepting(listener, 2);
+      const ports: number[] = [];
+      for (let index = 0; index < BURST; index++) ports.push(driver.connectPeer(listener).port);
+      const accepted: number[] = [];
+      while (accepted.length < BURST) {
+        const { result, more } = await driver.next(OP_ACCEPT, 2);
+        assert(result >= 0, errnoName(result));
+        if (more === 0) driver.accept(listener, 2, true);
+        accepted.push(readPeer(driver, result).port);
+      }
+      assert.deepEqual(accepted.sort(), ports.sort());
+      driver.engine.cancelAccept(2);
+      const last = await driver.next(OP_ACCEPT, 2);
+      assert.deepEqual([last.result, last.more], [-ECANCELED, 0]);
+    },
+  },
+  {
+    name: 'accept() on a shared listener hands out each connection once, and may have to be started again',
+    async run(driver) {
+      const listener = driver.listen();
+      driver.accept(listener, 2, true);
+      await driver.accepting(listener, 2);
+      const ports: number[] = [];
+      for (let index = 0; index < BURST; index++) ports.push(driver.connectPeer(listener).port);
+      const accepted: number[] = [];
+      while (accepted.length < BURST) {
+        const { result, more } = await driver.next(OP_ACCEPT, 2);
+        assert(result >= 0, errnoName(result));
+        if (more === 0) driver.accept(listener, 2, true);
+        accepted.push(readPeer(driver, result).port);
+      }
+      assert.deepEqual(accepted.sort(), ports.sort());
+      driver.engine.cancelAccept(2);
+      const last = await driver.next(OP_ACCEPT, 2);
+      assert.deepEqual([last.result, last.more], [-ECANCELED, 0]);
+    },
+  },
+  {
     name: 'cancelAccept() reports one last event and accepting starts again',
     async run(driver) {
       const listener = await driver.listening();

@@ -225,9 +225,9 @@ export class EngineDriver {
     this.#open.set(key, { endpoint, operation });
   }
 
-  accept(listener: EngineListener, tag: number): void {
+  accept(listener: EngineListener, tag: number, shared = false): void {
     this.#start(proactor.OP_ACCEPT, tag, 0);
-    this.engine.accept(listener.number, tag);
+    this.engine.accept(listener.number, tag, shared);
   }
 
   connect(endpoint: number, generation: number, socket: number, to: SocketAddress): void {

@@ -71,7 +71,7 @@ function listen(): number {
 }
 
 function onAccept(kind: number, result: number, more: number): void {
-  if (more === 0) engine.accept(listeners[kind], kind);
+  if (more === 0) engine.accept(listeners[kind], kind, false);
   if (result < 0) return;
   const slot = takeSlot(slots);
   if (slot < 0) {
@@ -144,7 +144,7 @@ const ports = Object.fromEntries(
 );
 process.stdout.write(`${JSON.stringify(ports)}\n`);
 const parent = process.ppid;
-for (let kind = 0; kind < listeners.length; kind++) engine.accept(listeners[kind], kind);
+for (let kind = 0; kind < listeners.length; kind++) engine.accept(listeners[kind], kind, false);
 while (process.ppid === parent) {
   const events = engine.wait(PARENT_CHECK_MS);
   for (let event = 0; event < events; event++) handle(event * EVENT_WORDS);

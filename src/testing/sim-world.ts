@@ -149,7 +149,7 @@ export class SimWorld implements SimEngineHost {
       stats: createWorkerStats(),
       sessions: new SharedArrayBuffer(sharedSessionsBytes(options.slots)),
     };
-    const address = { host: '::', port: 8080, v6Only: false };
+    const address = { host: '::', port: 8080, v6Only: false, shared: false };
     const listeners = [
       { ...address, socket: 1_000_000, app: 0 },
       { ...address, socket: 1_000_001, app: this.control.publisher.appIndex('alpha') },

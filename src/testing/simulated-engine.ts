@@ -157,7 +157,7 @@ export class SimulatedEngine implements proactor.Proactor {
 
   // ---- accept ----------------------------------------------------------------------------------------------------
 
-  accept(_listener: number, tag: number): void {
+  accept(_listener: number, tag: number, _shared: boolean): void {
     this.accepts.start(tag);
   }
 
