@@ -4,10 +4,17 @@
 import { once } from 'node:events';
 import net from 'node:net';
 import { ProxyError } from '../base/errors.ts';
-import type { ListenAddress } from '../config.ts';
+import { ConfigError, type ListenAddress } from '../config.ts';
 import { EACCES, EADDRINUSE, EADDRNOTAVAIL, errnoName, errnoOf } from '../sys/errno.ts';
 import { formatSocketAddress, parseAddress, type SocketAddress } from '../sys/sockaddr.ts';
-import { boundAddress, closeDescriptor, openListener } from '../sys/socket.ts';
+import {
+  adoptListener,
+  boundAddress,
+  closeDescriptor,
+  inspectListener,
+  openListener,
+} from '../sys/socket.ts';
+import type { PassedSocket } from './systemd.ts';
 
 /** The kernel cuts it to net.core.somaxconn. */
 const BACKLOG = 65_535;
@@ -58,33 +65,79 @@ function sharesPortWithIPv4(listen: ListenAddress, all: readonly ListenAddress[]
   return all.some((other) => other.family === 4 && other.port === listen.port && other.port !== 0);
 }
 
-/** Opens every listener for `workers` workers; on any failure closes what it opened and throws ERR_LISTEN. */
-export function openListeners(
+interface OpenOptions {
+  readonly workers: number;
+  readonly fastOpen: boolean;
+  /** Sockets that came with the start: they serve the addresses they are bound to. */
+  readonly passed: readonly PassedSocket[];
+}
+
+/** The passed sockets by address as text; every one must be wanted. */
+function sortPassed(
+  passed: readonly PassedSocket[],
   listens: readonly ListenAddress[],
-  workers: number,
-  fastOpen: boolean,
-): Listener[] {
+): Map<string, number[]> {
+  const wanted = listens.map((listen) => formatSocketAddress(toSocketAddress(listen)));
+  const sockets = new Map<string, number[]>();
+  const problems: string[] = [];
+  for (const { descriptor, name } of passed) {
+    const what = `Socket ${descriptor}${name === '' ? '' : ` (${name})`} of LISTEN_FDS`;
+    const found = inspectListener(descriptor);
+    const text = found === null ? '' : formatSocketAddress(found.address);
+    if (found === null) {
+      problems.push(`${what} is not a listening TCP socket`);
+    } else if (!wanted.includes(text)) {
+      problems.push(
+        `${what} is bound to ${text}, which EDGEPROXY_LISTEN_ADDR (${wanted.join(', ')}) does not list`,
+      );
+    } else {
+      const listen = listens[wanted.indexOf(text)] as ListenAddress;
+      const reason = misfit(found.v6Only, listen, listens);
+      if (reason !== '') problems.push(`${what} at ${text} ${reason}`);
+      sockets.set(text, [...(sockets.get(text) ?? []), descriptor]);
+    }
+  }
+  if (problems.length > 0) throw new ConfigError(problems);
+  return sockets;
+}
+
+/** Why a socket cannot serve an address it is bound to, '' when it can: which clients [::] takes was fixed at the bind. */
+function misfit(v6Only: boolean, listen: ListenAddress, all: readonly ListenAddress[]): string {
+  if (listen.host !== '::' || v6Only === sharesPortWithIPv4(listen, all)) return '';
+  return v6Only
+    ? 'takes IPv6 clients only; list 0.0.0.0 for IPv4 clients, or bind it for both (BindIPv6Only=both)'
+    : 'takes IPv4 clients, too, as a listed IPv4 address would; bind it for IPv6 only (BindIPv6Only=ipv6-only)';
+}
+
+/** Opens every listener; on any failure closes what it opened and throws. */
+export function openListeners(listens: readonly ListenAddress[], options: OpenOptions): Listener[] {
+  const fastOpenQueue = options.fastOpen ? FAST_OPEN_QUEUE : 0;
   const opened: number[] = [];
   const open = (address: SocketAddress, v6Only: boolean, reusePort: boolean): number => {
-    const fastOpenQueue = fastOpen ? FAST_OPEN_QUEUE : 0;
     const socket = openListener(address, { backlog: BACKLOG, fastOpenQueue, reusePort, v6Only });
     if (socket >= 0) return socket;
     for (const other of opened) closeDescriptor(other);
     throw bindError(address, socket);
   };
-  return listens.map((listen) => {
-    const v6Only = sharesPortWithIPv4(listen, listens);
-    const wanted = toSocketAddress(listen);
+  const openGroup = (wanted: SocketAddress, v6Only: boolean): number[] => {
     // SO_REUSEPORT would let a second process of this user share the port unseen: ask once without it.
     const probe = open(wanted, v6Only, false);
-    const bound = boundAddress(probe) ?? wanted;
+    const { port } = boundAddress(probe) ?? wanted;
     closeDescriptor(probe);
-    const address = { ...wanted, port: bound.port };
-    const sockets = Array.from({ length: workers }, () => {
-      const socket = open(address, v6Only, true);
+    return Array.from({ length: options.workers }, () => {
+      const socket = open({ ...wanted, port }, v6Only, true);
       opened.push(socket);
       return socket;
     });
+  };
+  const passed = sortPassed(options.passed, listens);
+  return listens.map((listen) => {
+    const v6Only = sharesPortWithIPv4(listen, listens);
+    const wanted = toSocketAddress(listen);
+    const adopted = passed.get(formatSocketAddress(wanted));
+    for (const socket of adopted ?? []) adoptListener(socket, fastOpenQueue);
+    const sockets = adopted ?? openGroup(wanted, v6Only);
+    const address = boundAddress(sockets[0] as number) ?? wanted;
     return {
       app: listen.app,
       address: formatSocketAddress(address),

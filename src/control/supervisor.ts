@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto';
 import { errorMessage, type ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
+import { type Config, ConfigError, FAULT_INJECTION_ENV } from '../config.ts';
 import { usesNative } from '../engine/open.ts';
 import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
 import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
@@ -29,6 +29,7 @@ import { closeWhenStopped, type Listener, openListeners, reserveListeners } from
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
+import { ServiceNotifier, takePassedSockets } from './systemd.ts';
 import { checksAtOnce, sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 
@@ -38,6 +39,8 @@ const BUFFER_BYTES = 16_384;
 const SLOTS_EXTRA = 1024;
 /** Rows swept per turn of the event loop: about 2 ms, 30 when all of them have expired. */
 const SWEEP_ROWS = 65_536;
+/** From the deadline of a drain to the end of the process, generously. */
+const STOP_SECS = 5;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
 
@@ -83,6 +86,8 @@ class Supervisor {
   #health: HealthChecker | null = null;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
+  readonly #passed = takePassedSockets(process.env);
+  readonly #manager: ServiceNotifier;
   #stopping = false;
   readonly #backendStateBuffer = createBackendState();
   readonly #backendState = openBackendState(this.#backendStateBuffer);
@@ -100,6 +105,7 @@ class Supervisor {
   constructor(config: Config, logger: Logger) {
     this.#config = config;
     this.#logger = logger;
+    this.#manager = new ServiceNotifier(process.env, logger);
     this.#usesNative = usesNative(config.engine);
     // Without SO_REUSEPORT only one thread can listen on an address.
     this.#workers = this.#usesNative || process.platform === 'linux' ? config.workers : 1;
@@ -138,9 +144,7 @@ class Supervisor {
       backendState: this.#backendState,
       onNewBackend: (index) => this.#rampUp(index),
     });
-    this.#listeners = this.#usesNative
-      ? openListeners(config.listen, this.#workers, config.tcpFastOpen)
-      : await reserveListeners(config.listen, this.#workers);
+    this.#listeners = await this.#listen();
     const rows = readRouting(db);
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
@@ -197,12 +201,25 @@ class Supervisor {
       countries: geo.source,
       maxConnections,
     });
+    const where = this.#listeners.map(({ address }) => address).join(', ');
+    void this.#manager.send({ READY: 1, STATUS: `Serving ${where}` });
   }
 
   #optionsOf(index: number, maxConnections: number): WorkerOptions {
     const [listeners, publisher] = [this.#listeners, this.#publisher];
     const place = { index, workers: this.#workers, epochMs: this.#epochMs };
     return workerOptions(this.#config, listeners, publisher, maxConnections, place);
+  }
+
+  async #listen(): Promise<Listener[]> {
+    const { listen, tcpFastOpen: fastOpen, engine } = this.#config;
+    const passed = this.#passed;
+    const workers = this.#workers;
+    if (this.#usesNative) return openListeners(listen, { workers, fastOpen, passed });
+    if (passed.length === 0) return await reserveListeners(listen, workers);
+    throw new ConfigError([
+      `LISTEN_FDS passes sockets, which engine ${engine} cannot use here: it needs uring or epoll`,
+    ]);
   }
 
   #followRouting(db: RoutingDb): void {
@@ -315,7 +332,10 @@ class Supervisor {
     const stop = (signal: NodeJS.Signals): void => this.#stop(signal);
     const reload = (): void => {
       this.#logger.info('Reloading on SIGHUP');
+      const now = Math.round(monotonicMs() * 1000);
+      void this.#manager.send({ RELOADING: 1, MONOTONIC_USEC: now });
       this.#reloadAll();
+      void this.#manager.send({ READY: 1 });
     };
     process.on('SIGTERM', stop);
     process.on('SIGINT', stop);
@@ -338,7 +358,13 @@ class Supervisor {
     }
     this.#stopping = true;
     const { shutdownTimeoutSecs } = this.#config;
-    this.#logger.info('Draining', { signal, open: this.#sum(STAT_CURRENT), shutdownTimeoutSecs });
+    const open = this.#sum(STAT_CURRENT);
+    this.#logger.info('Draining', { signal, open, shutdownTimeoutSecs });
+    void this.#manager.send({
+      STOPPING: 1,
+      STATUS: `Draining ${open} sessions for at most ${shutdownTimeoutSecs} s`,
+      EXTEND_TIMEOUT_USEC: Math.round((shutdownTimeoutSecs + STOP_SECS) * 1e6),
+    });
     this.#pool.command(COMMAND_DRAIN);
     if (this.#usesNative) {
       const workers = Array.from({ length: this.#workers }, (_, index) => index);

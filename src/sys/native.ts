@@ -48,10 +48,17 @@ const DEFINITIONS = {
   write: { arguments: THREE, return: 'int32' },
 } as const;
 
-type Native = { readonly [K in keyof typeof DEFINITIONS]: NativeFunction<K> };
-type NativeFunction<K extends keyof typeof DEFINITIONS> = (
-  ...args: bigint[]
-) => (typeof DEFINITIONS)[K]['return'] extends 'pointer' ? bigint : number;
+/** Parameters are all pointers, see above. */
+interface Definition {
+  readonly arguments: readonly 'pointer'[];
+  readonly return: 'int32' | 'pointer';
+}
+type Functions<D extends Readonly<Record<string, Definition>>> = {
+  readonly [K in keyof D]: (
+    ...args: bigint[]
+  ) => D[K]['return'] extends 'pointer' ? bigint : number;
+};
+type Native = Functions<typeof DEFINITIONS>;
 
 /** Loads node:ffi without its once-per-thread ExperimentalWarning; other warnings still show. */
 function loadFfi(): FfiModule | undefined {
@@ -71,6 +78,14 @@ function loadFfi(): FfiModule | undefined {
   }
 }
 
+function bind<D extends Readonly<Record<string, Definition>>>(
+  module: FfiModule,
+  definitions: D,
+): Functions<D> {
+  const { functions } = module.dlopen('libc.so.6', definitions as never);
+  return functions as unknown as Functions<D>;
+}
+
 /** Why native code cannot be used here, or '' when it can. Set once at load. */
 export let nativeRefusal = '';
 
@@ -84,7 +99,7 @@ function openLibc(module: FfiModule | undefined): Native | undefined {
     return undefined;
   }
   try {
-    return module.dlopen('libc.so.6', DEFINITIONS).functions as unknown as Native;
+    return bind(module, DEFINITIONS);
   } catch (error) {
     nativeRefusal = `libc.so.6 cannot be opened: ${error instanceof Error ? error.message : error}`;
     return undefined;
@@ -105,6 +120,16 @@ export const native: Native =
       },
     },
   ) as Native);
+
+/** Further functions of libc, for what is rarely done: each costs every thread that binds it some 20 µs. */
+export function bindNative<D extends Readonly<Record<string, Definition>>>(
+  definitions: D,
+): Functions<D> {
+  if (ffi === undefined || libc === undefined) {
+    throw new Error(`Cannot call native code: ${nativeRefusal}`);
+  }
+  return bind(ffi, definitions);
+}
 
 const numLow = new Uint32Array(2);
 const numWide = new BigUint64Array(numLow.buffer);

@@ -45,6 +45,11 @@ const SHUT_WR = 1n;
 const F_GETFL = 3n;
 const F_SETFL = 4n;
 const O_NONBLOCK = 0o4000;
+const F_SETFD = 2n;
+const FD_CLOEXEC = 1n;
+const SO_TYPE = 3n;
+const SO_ACCEPTCONN = 30n;
+const SOCK_STREAM = 1;
 const SOCK_CLOEXEC = 0o2000000n;
 const F_SETPIPE_SZ = 1031n;
 const PIPE_FLAGS = 0o2004000n; // O_CLOEXEC | O_NONBLOCK
@@ -187,6 +192,31 @@ export function openListener(address: SocketAddress, options: ListenOptions): nu
   if (result === 0) return fd;
   closeDescriptor(fd);
   return result;
+}
+
+function getOption(fd: number, level: bigint, name: bigint): number {
+  scratchWords[LENGTH_WORD] = 4;
+  const result = checked(native.getsockopt(num(fd), level, name, VALUE_POINTER, LENGTH_POINTER));
+  return result < 0 ? result : scratchWords[VALUE_WORD];
+}
+
+/** Where a descriptor from another process listens, and whether for IPv6 clients only; null when it is no TCP listener. */
+export function inspectListener(fd: number): { address: SocketAddress; v6Only: boolean } | null {
+  const listens =
+    getOption(fd, SOL_SOCKET, SO_TYPE) === SOCK_STREAM &&
+    getOption(fd, SOL_SOCKET, SO_ACCEPTCONN) === 1;
+  const address = boundAddress(fd);
+  if (!listens || address === null) return null;
+  const v6Only = address.family === 6 && getOption(fd, IPPROTO_IPV6, IPV6_V6ONLY) === 1;
+  return { address, v6Only };
+}
+
+/** Gives a listener from another process the options that openListener() gives; its backlog stays. */
+export function adoptListener(fd: number, fastOpenQueue: number): void {
+  native.fcntl(num(fd), F_SETFD, FD_CLOEXEC);
+  setNonblocking(fd, true);
+  setNoDelay(fd);
+  if (fastOpenQueue > 0) setOption(fd, IPPROTO_TCP, TCP_FASTOPEN, fastOpenQueue);
 }
 
 /** A blocking, close-on-exec socket from a listener's queue, or -errno; the listener is non-blocking. */

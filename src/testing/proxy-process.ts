@@ -27,6 +27,8 @@ export interface ProxyOptions {
   readonly settings?: Readonly<Record<string, string | number>>;
   /** A program and arguments that run the command: `['prlimit', '--nofile=64', '--']`. */
   readonly wrapper?: readonly string[];
+  /** Descriptors of this process that the proxy gets as 3, 4, … */
+  readonly descriptors?: readonly number[];
   /** An existing directory to use and keep. */
   readonly directory?: string;
 }
@@ -111,7 +113,7 @@ export class ProxyProcess implements AsyncDisposable {
     this.#child = spawn(command, args, {
       cwd: this.directory,
       env: { PATH: process.env.PATH, ...env },
-      stdio: ['ignore', 'ignore', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe', ...(options.descriptors ?? [])],
     });
     this.#readLogs();
     this.exited = new Promise((resolve, reject) => {
