@@ -77,7 +77,9 @@ test('edgeproxy --version and --help exit 0, no command exits 2', LIMIT, () => {
     assert.match(ok('--help'), new RegExp(`^ {2}${command}\\b`, 'm'));
     assert.match(ok(command, '--help'), /^Usage: edgeproxy /);
   }
-  const subcommands = 'list add remove restore delete enable disable weight limits'.split(' ');
+  const subcommands = 'list add remove restore delete enable disable undrain weight limits'.split(
+    ' ',
+  );
   const help = ok('backend', '--help');
   for (const name of subcommands) assert.match(help, new RegExp(`^ {2}${name}\\b`, 'm'));
   assert.equal(call().status, 2);
@@ -140,6 +142,17 @@ test('edgeproxy run and backend list say what to run when routing.db is missing'
   }
 });
 
+/** The columns that a row has only where somebody set them. */
+const UNSET = {
+  check_type: null,
+  check_port: null,
+  check_path: null,
+  check_expect: null,
+  draining: false,
+  drain_close_at: null,
+  drain_close_rate: null,
+};
+
 test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
   const { ok, cwd } = shell();
   assert.match(ok('init'), /^Created routing\.db/);
@@ -150,7 +163,6 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
   const checks = '--check-type http --check-port 8080 --check-path /up --check-expect 200,204';
   const limits = ['--soft', '10', '--hard', '20'];
   ok('backend', 'add', 'us-1', '[fd00::1]:443', '--region', 'us', ...limits, ...checks.split(' '));
-  const unchecked = { check_type: null, check_port: null, check_path: null, check_expect: null };
   const list = (): Record<string, unknown>[] => JSON.parse(ok('backend', 'list', '--json'));
   assert.deepEqual(list(), [
     {
@@ -165,7 +177,7 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
       soft_limit: 100,
       hard_limit: 0,
       deleted: false,
-      ...unchecked,
+      ...UNSET,
     },
     {
       id: 'us-1',
@@ -179,6 +191,7 @@ test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {
       soft_limit: 10,
       hard_limit: 20,
       deleted: false,
+      ...UNSET,
       check_type: 'http',
       check_port: 8080,
       check_path: '/up',
@@ -215,7 +228,7 @@ test('edgeproxy backend names similar ids for an unknown one, exit code 1', LIMI
   const { ok, call } = shell();
   ok('init');
   ok('backend', 'add', 'sao-paulo-1', '10.0.0.1:80', '--region', 'sa');
-  for (const words of [['disable'], ['remove'], ['restore'], ['delete'], ['enable']]) {
+  for (const words of [['disable'], ['remove'], ['restore'], ['delete'], ['enable'], ['undrain']]) {
     const { status, stderr } = call('backend', ...words, 'sao-palo-1');
     assert.equal(status, 1, words.join());
     assert.equal(stderr, 'Unknown backend "sao-palo-1": similar ids are sao-paulo-1\n');

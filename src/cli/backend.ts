@@ -13,8 +13,14 @@ import {
   type BackendChanges,
   changeBackend,
   deleteBackend,
+  undrainBackend,
 } from '../control/routing-edit.ts';
-import { addressText, type RawBackend, type RowProblem } from '../control/routing-rows.ts';
+import {
+  addressText,
+  problemEffect,
+  type RawBackend,
+  type RowProblem,
+} from '../control/routing-rows.ts';
 import { EXIT_DONE, print, printJson, printProblem, usageError } from './output.ts';
 import { formatTable } from './table.ts';
 
@@ -33,15 +39,16 @@ export function withDb<Result>(
 }
 
 /** One line for a row that is not served, or not all of it used. */
-export function problemText({ table, id, column, value, reason, served }: RowProblem): string {
+export function problemText(problem: RowProblem): string {
+  const { table, id, column, value, reason } = problem;
   const what = table === 'access' ? `Access row ${id}` : `Backend ${JSON.stringify(id)}`;
-  const effect = served ? 'is checked by default' : 'is skipped';
-  return `${what} ${effect}: ${column} is ${value}, ${reason}`;
+  return `${what} ${problemEffect(problem)}: ${column} is ${value}, ${reason}`;
 }
 
 function stateText(backend: RawBackend): string {
   if (backend.deleted) return 'removed';
-  return backend.healthy ? 'enabled' : 'disabled';
+  if (!backend.healthy) return 'disabled';
+  return backend.drain === null ? 'enabled' : 'draining';
 }
 
 /** The row as the database names its columns. */
@@ -63,6 +70,9 @@ function jsonRow(backend: RawBackend): Record<string, unknown> {
     check_port: backend.check?.port ?? null,
     check_path: backend.check?.path ?? null,
     check_expect: backend.check?.expect ?? null,
+    draining: backend.drain !== null,
+    drain_close_at: backend.drain?.closeAt ?? null,
+    drain_close_rate: backend.drain?.closeRate ?? null,
   };
 }
 
@@ -156,22 +166,43 @@ function change(id: string, flags: ConfigFlags, changes: BackendChanges, done: s
   return EXIT_DONE;
 }
 
-/** The commands that take only an id: the columns they set and their one-line answer. */
+/** How the backend is after a change that leaves part of its state as it was. */
+function stateNow(db: RoutingDb, id: string): string {
+  const backend = readRouting(db).backends.find((row) => row.id === id);
+  return backend === undefined ? 'its row is wrong' : `it is ${stateText(backend)}`;
+}
+
+/** The commands that take only an id: what each does, and its one-line answer. */
 const ID_COMMANDS = {
-  remove: { changes: { deleted: true }, done: 'is removed; backend restore brings it back' },
-  restore: { changes: { deleted: false }, done: 'is restored' },
-  enable: { changes: { healthy: true }, done: 'is enabled' },
-  disable: { changes: { healthy: false }, done: 'is disabled' },
+  remove: (db: RoutingDb, id: string) => {
+    changeBackend(db, id, { deleted: true });
+    return 'is removed; backend restore brings it back';
+  },
+  restore: (db: RoutingDb, id: string) => {
+    changeBackend(db, id, { deleted: false });
+    return `is restored; ${stateNow(db, id)}`;
+  },
+  enable: (db: RoutingDb, id: string) => {
+    undrainBackend(db, id, true);
+    return 'is enabled';
+  },
+  disable: (db: RoutingDb, id: string) => {
+    changeBackend(db, id, { healthy: false });
+    return 'is disabled';
+  },
+  undrain: (db: RoutingDb, id: string) => {
+    undrainBackend(db, id, false);
+    return `is not draining; ${stateNow(db, id)}`;
+  },
+  delete: (db: RoutingDb, id: string) => {
+    deleteBackend(db, id);
+    return 'is deleted, row and all';
+  },
 } as const;
 
 export function changeById(name: keyof typeof ID_COMMANDS, id: string, flags: ConfigFlags): number {
-  const { changes, done } = ID_COMMANDS[name];
-  return change(id, flags, changes, done);
-}
-
-export function deleteOne(id: string, flags: ConfigFlags): number {
-  withDb(flags, true, (db) => deleteBackend(db, id));
-  print(`Backend "${id}" is deleted, row and all`);
+  const done = withDb(flags, true, (db) => ID_COMMANDS[name](db, id));
+  print(`Backend "${id}" ${done}`);
   return EXIT_DONE;
 }
 

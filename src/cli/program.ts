@@ -123,18 +123,16 @@ class Program {
     const byId = [
       ['remove', 'Take a backend out of routing, keeping its row'],
       ['restore', 'Bring a removed backend back'],
-      ['enable', 'Let a backend take sessions'],
+      ['enable', 'Let a backend take sessions; ends a drain, too'],
       ['disable', 'Stop new sessions to a backend; open ones go on'],
+      ['undrain', 'End the drain of a backend'],
+      ['delete', 'Delete the row of a backend'],
     ] as const;
     for (const [name, help] of byId) {
       this.#act(add(`${name} <id>`, help), async (flags, id) =>
         (await load()).changeById(name, id as string, flags),
       );
     }
-
-    this.#act(add('delete <id>', 'Delete the row of a backend'), async (flags, id) =>
-      (await load()).deleteOne(id as string, flags),
-    );
     this.#act(add('weight <id> <weight>', 'Set the weight of a backend'), async (flags, id, text) =>
       (await load()).setWeight(id as string, text as string, flags),
     );

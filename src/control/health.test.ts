@@ -128,6 +128,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     hardLimit: 0,
     deleted: false,
     check: null,
+    drain: null,
     ...fields,
   };
 }

@@ -4,7 +4,13 @@ import fc from 'fast-check';
 import { BACKENDS_MAX, REGIONS_MAX } from '../limits.ts';
 import { createBackendState, openBackendState } from '../route/backend-state.ts';
 import { countryIndex, defaultRegionMap, regionIndex } from '../route/regions.ts';
-import { FLAG_ENABLED, FLAG_PRESENT, openSnapshot, type Snapshot } from '../route/snapshot.ts';
+import {
+  FLAG_DRAINING,
+  FLAG_ENABLED,
+  FLAG_PRESENT,
+  openSnapshot,
+  type Snapshot,
+} from '../route/snapshot.ts';
 import { createPublisher } from './publish.ts';
 import type { RawBackend, RowProblem } from './routing-rows.ts';
 
@@ -25,6 +31,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     hardLimit: 0,
     deleted: false,
     check: null,
+    drain: null,
     ...fields,
   };
 }
@@ -102,6 +109,16 @@ test('publish() keeps unhealthy and deleted backends, not enabled', () => {
   assert.deepEqual(flags, [FLAG_PRESENT, FLAG_PRESENT, FLAG_PRESENT | FLAG_ENABLED]);
 });
 
+test('publish() marks a draining backend, whenever its sessions are to end', () => {
+  const { publisher } = setUp();
+  const publish = (...rows: RawBackend[]) => publisher.publish(rows, []);
+  const drain = { closeAt: null, closeRate: null };
+  const { buffer, version } = publish(row('a', { drain }));
+  assert.equal(openSnapshot(buffer).flags[0], FLAG_PRESENT | FLAG_ENABLED | FLAG_DRAINING);
+  assert.equal(publish(row('a', { drain: { closeAt: 9, closeRate: 1 } })).changed, false);
+  assert.equal(publish(row('a')).version, version + 1);
+});
+
 test('publish() says whether anything changed, and counts versions only then', () => {
   const { publisher } = setUp();
   const publish = (...rows: RawBackend[]) => publisher.publish(rows, []);
@@ -121,6 +138,7 @@ test('publish() says whether anything changed, and counts versions only then', (
     { softLimit: 1 },
     { hardLimit: 1 },
     { deleted: true },
+    { drain: { closeAt: null, closeRate: null } },
   ];
   let version = 1;
   for (const change of changes) {

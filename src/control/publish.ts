@@ -184,7 +184,7 @@ export class Publisher {
       softLimit: row.softLimit,
       hardLimit: row.hardLimit,
       enabled: row.healthy && !row.deleted,
-      draining: false,
+      draining: row.drain !== null,
     };
   }
 
@@ -296,6 +296,7 @@ function sameRows(left: readonly RawBackend[], right: readonly RawBackend[]): bo
       a.port === b.port &&
       a.healthy === b.healthy &&
       a.deleted === b.deleted &&
+      (a.drain === null) === (b.drain === null) &&
       a.weight === b.weight &&
       a.softLimit === b.softLimit &&
       a.hardLimit === b.hardLimit &&

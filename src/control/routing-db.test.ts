@@ -80,6 +80,7 @@ test('readRouting() reads every column', () => {
       hardLimit: 100,
       deleted: false,
       check: null,
+      drain: null,
     },
     {
       id: 'six',
@@ -95,6 +96,7 @@ test('readRouting() reads every column', () => {
       hardLimit: 0,
       deleted: true,
       check: null,
+      drain: null,
     },
   ]);
 });

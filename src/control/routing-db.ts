@@ -174,7 +174,7 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
       return 'created';
     }
     const absent = COLUMNS.filter(
-      ({ name, required }) => !required && !isCheckColumn(name) && !present.has(name),
+      ({ name, required }) => !required && !isSpareColumn(name) && !present.has(name),
     );
     addColumns(handle, absent);
     return absent.length > 0 ? 'upgraded' : 'present';
@@ -186,14 +186,14 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
 }
 
 /** Columns that few need: made when first used, so that a plain table keeps the eleven that INSERTs expect. */
-function isCheckColumn(name: string): boolean {
-  return name.startsWith('check_');
+function isSpareColumn(name: string): boolean {
+  return name.startsWith('check_') || name.startsWith('drain');
 }
 
-function addColumns(handle: DatabaseSync, columns: readonly (typeof COLUMNS)[number][]): void {
-  for (const { name, missing } of columns) {
-    const type = missing === null ? 'TEXT' : `NUMERIC DEFAULT ${missing}`;
-    handle.exec(`ALTER TABLE backends ADD COLUMN ${name} ${type}`);
+function addColumns(handle: DatabaseSync, columns: typeof COLUMNS): void {
+  for (const { name, missing, type = 'TEXT' } of columns) {
+    const declared = missing === null ? type : `NUMERIC DEFAULT ${missing}`;
+    handle.exec(`ALTER TABLE backends ADD COLUMN ${name} ${declared}`);
   }
 }
 
@@ -217,13 +217,17 @@ export function addAccessTable({ handle }: RoutingDb): void {
   if (!present.has('note')) handle.exec('ALTER TABLE access ADD COLUMN note TEXT');
 }
 
-/** Adds the check columns that the table lacks. */
-export function addCheckColumns({ handle }: RoutingDb): void {
+/** Adds those of the columns `check_…`, or `draining` and `drain_…`, that the table lacks. */
+export function addSpareColumns({ handle }: RoutingDb, family: 'check' | 'drain'): void {
   const present = tableColumns(handle, 'backends');
   addColumns(
     handle,
-    COLUMNS.filter(({ name }) => isCheckColumn(name) && !present.has(name)),
+    COLUMNS.filter(({ name }) => name.startsWith(family) && !present.has(name)),
   );
+}
+
+export function hasColumn({ handle }: RoutingDb, name: string): boolean {
+  return tableColumns(handle, 'backends').has(name);
 }
 
 /** Lower-case names of the columns of a table; empty without such a table. */

@@ -4,8 +4,8 @@
 
 import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
-import { addCheckColumns, type RoutingDb, routingDbError } from './routing-db.ts';
-import { COLUMNS, parseRow, type RowProblem } from './routing-rows.ts';
+import { addSpareColumns, hasColumn, type RoutingDb, routingDbError } from './routing-db.ts';
+import { COLUMNS, parseRow, type RowDrain, type RowProblem } from './routing-rows.ts';
 
 /** What may be said about a new backend; what is left out takes the table's default. */
 interface NewBackend {
@@ -102,7 +102,7 @@ export function addBackend(db: RoutingDb, backend: NewBackend): void {
     });
     const names = said.map(({ name }) => name).join(', ');
     const marks = said.map(() => '?').join(', ');
-    if (checks.some((value) => value !== null)) addCheckColumns(db);
+    if (checks.some((value) => value !== null)) addSpareColumns(db, 'check');
     const insert = db.handle.prepare(`INSERT INTO backends(${names}) VALUES (${marks})`);
     insert.run(...said.map(({ value }) => value));
   });
@@ -116,9 +116,52 @@ export function changeBackend(db: RoutingDb, id: string, changes: BackendChanges
     const sets = entries.map(
       ([key]) => `${CHANGE_COLUMNS[key as keyof typeof CHANGE_COLUMNS]} = ?`,
     );
-    const values = entries.map(([, value]) => Number(value));
-    const sql = `UPDATE backends SET ${sets.join(', ')} WHERE id = ?`;
-    if (db.handle.prepare(sql).run(...values, id).changes === 0) refuseUnknown(db, id);
+    updateRow(
+      db,
+      id,
+      sets.join(', '),
+      entries.map(([, value]) => Number(value)),
+    );
+  });
+}
+
+function updateRow(
+  db: RoutingDb,
+  id: string,
+  sets: string,
+  values: readonly (number | null)[],
+): void {
+  const statement = db.handle.prepare(`UPDATE backends SET ${sets} WHERE id = ?`);
+  if (statement.run(...values, id).changes === 0) refuseUnknown(db, id);
+}
+
+/**
+ * Starts a drain, or sets how one that has begun goes on. The table's columns for it come in the
+ * same commit.
+ */
+export function drainBackend(db: RoutingDb, id: string, { closeAt, closeRate }: RowDrain): void {
+  guarded(db, () => {
+    db.handle.exec('BEGIN IMMEDIATE');
+    try {
+      addSpareColumns(db, 'drain');
+      const sets = 'draining = 1, drain_close_at = ?, drain_close_rate = ?';
+      updateRow(db, id, sets, [closeAt, closeRate]);
+      db.handle.exec('COMMIT');
+    } catch (error) {
+      if (db.handle.isTransaction) db.handle.exec('ROLLBACK');
+      throw error;
+    }
+  });
+}
+
+/** Ends a drain, if there is one; with `enable` the backend is enabled by the same commit. */
+export function undrainBackend(db: RoutingDb, id: string, enable: boolean): void {
+  guarded(db, () => {
+    const canDrain = hasColumn(db, 'draining');
+    // Without the columns nothing drains; the id is still to be one of ours.
+    const drain = canDrain ? 'draining = 0, drain_close_at = NULL, drain_close_rate = NULL' : '';
+    const sets = [enable ? 'healthy = 1' : 'id = id', drain].filter((set) => set !== '');
+    updateRow(db, id, sets.join(', '), []);
   });
 }
 

@@ -13,6 +13,14 @@ import { countryIndex } from '../route/regions.ts';
 import { formatAddress, isMapped, parseAddress } from '../sys/sockaddr.ts';
 import { CHECK_TYPES, type CheckType, parseExpect, type RowCheck } from './health-spec.ts';
 
+/** How a drain goes on: the columns `drain_…`. */
+export interface RowDrain {
+  /** Unix seconds from which sessions that are still open are ended; null = never. */
+  readonly closeAt: number | null;
+  /** How many of them are ended per second, by each proxy; null = all at once. */
+  readonly closeRate: number | null;
+}
+
 /**
  * A backend as routing.db has it. `words` are host order with IPv4 in word 3; `country` null: its
  * region's.
@@ -32,6 +40,8 @@ export interface RawBackend {
   readonly deleted: boolean;
   /** null: nothing is set, or something set is wrong; then the backend is checked by default. */
   readonly check: RowCheck | null;
+  /** null: it is not draining. */
+  readonly drain: RowDrain | null;
 }
 
 /**
@@ -47,11 +57,17 @@ export interface RowProblem {
   readonly served?: true;
 }
 
-/**
- * The columns in the order in which a row's values are given to `parseRow`; `missing` stands for an
- * absent one.
- */
-export const COLUMNS = [
+interface Column {
+  readonly name: string;
+  /** Stands for an absent column. */
+  readonly missing: number | null;
+  readonly required: boolean;
+  /** How SQLite is to keep it, where `missing` does not tell. */
+  readonly type?: 'NUMERIC';
+}
+
+/** The columns in the order in which a row's values are given to `parseRow`. */
+export const COLUMNS: readonly Column[] = [
   { name: 'id', missing: null, required: true },
   { name: 'app', missing: null, required: true },
   { name: 'region', missing: null, required: true },
@@ -67,7 +83,10 @@ export const COLUMNS = [
   { name: 'check_port', missing: null, required: false },
   { name: 'check_path', missing: null, required: false },
   { name: 'check_expect', missing: null, required: false },
-] as const;
+  { name: 'draining', missing: 0, required: false },
+  { name: 'drain_close_at', missing: null, required: false, type: 'NUMERIC' },
+  { name: 'drain_close_rate', missing: null, required: false, type: 'NUMERIC' },
+];
 
 /** Counts are compared with 32-bit atomics. */
 const LIMIT_MAX = 2_147_483_647;
@@ -141,7 +160,7 @@ const CHECK_ALLOWED = {
 function parseRowCheck(row: readonly unknown[], problems: RowProblem[]): RowCheck | null {
   const before = problems.length;
   const wrong = (column: number): void => {
-    const { name } = COLUMNS[column] as (typeof COLUMNS)[number];
+    const { name } = COLUMNS[column] as Column;
     const reason = `must be ${CHECK_ALLOWED[column as keyof typeof CHECK_ALLOWED]}`;
     const value = valueText(row[column]);
     problems.push({ id: asText(row[0]), column: name, value, reason, served: true });
@@ -169,17 +188,42 @@ function parseRowCheck(row: readonly unknown[], problems: RowProblem[]): RowChec
   return check;
 }
 
+/** The year 5138: a time in milliseconds, taken for seconds, lies beyond. */
+const CLOSE_AT_MAX = 1e11;
+const CLOSE_RATE_MAX = 1e9;
+
+/**
+ * The drain columns of a draining backend. One that is wrong makes neither count: a drain that ends
+ * no session does less harm than one that ends them at the wrong time.
+ */
+function parseRowDrain(row: readonly unknown[], problems: RowProblem[]): RowDrain {
+  const before = problems.length;
+  const above0 = (column: number, max: number, allowed: string): number | null => {
+    if ((row[column] ?? '') === '') return null;
+    const value = asNumber(row[column]);
+    if (value > 0 && value <= max) return value;
+    const { name } = COLUMNS[column] as Column;
+    const shown = valueText(row[column]);
+    const reason = `must be ${allowed}`;
+    problems.push({ id: asText(row[0]), column: name, value: shown, reason, served: true });
+    return null;
+  };
+  const closeAt = above0(16, CLOSE_AT_MAX, 'a time in Unix seconds');
+  const closeRate = above0(17, CLOSE_RATE_MAX, 'a number of sessions per second, above 0');
+  return problems.length > before ? { closeAt: null, closeRate: null } : { closeAt, closeRate };
+}
+
 /** The backend a row describes, or null with a line in `problems` for each wrong column. */
 export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBackend | null {
   const before = problems.length;
   const id = asText(row[0]);
   const refuse = (column: number, reason: string): void => {
-    const name = (COLUMNS[column] as (typeof COLUMNS)[number]).name;
+    const { name } = COLUMNS[column] as Column;
     const shownId = id === '' ? valueText(row[0]) : id.slice(0, 128);
     problems.push({ id: shownId, column: name, value: valueText(row[column]), reason });
   };
   const inRange = (column: number, min: number, max: number, allowed: string): number => {
-    const stored = row[column];
+    const stored = row[column] ?? null;
     const value = stored === null ? (COLUMNS[column]?.missing ?? Number.NaN) : asNumber(stored);
     if (Number.isInteger(value) && value >= min && value <= max) return value;
     refuse(column, `must be ${allowed}`);
@@ -204,6 +248,7 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
   const softLimit = inRange(8, 0, LIMIT_MAX, 'a whole number, 0 or more');
   const hardLimit = inRange(9, 0, LIMIT_MAX, 'a whole number, 0 or more');
   const deleted = inRange(10, 0, 1, '0 or 1') === 1;
+  const draining = inRange(15, 0, 1, '0 or 1') === 1;
 
   if (problems.length > before || typeof address === 'string') return null;
   const { family, words } = address;
@@ -221,7 +266,14 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
     hardLimit,
     deleted,
     check: parseRowCheck(row, problems),
+    drain: draining ? parseRowDrain(row, problems) : null,
   };
+}
+
+/** What a problem means for its backend, as it reads after the id. */
+export function problemEffect({ column, served }: RowProblem): string {
+  if (!served) return 'is skipped';
+  return column.startsWith('drain') ? 'is drained to no end' : 'is checked by default';
 }
 
 /** `10.0.0.7` or `fd00::7`, as it is written back and shown. */

@@ -69,7 +69,7 @@ function startHealth(
 function reportProblems(logger: Logger, { problems }: RoutingRows): void {
   for (const { id, column, value, reason, served } of problems) {
     const what = served
-      ? 'The check columns of a row of routing.db are ignored'
+      ? `The ${column.split('_', 1)[0]} columns of a row of routing.db are ignored`
       : 'A row of routing.db is skipped';
     logger.warn(what, { id, column, value, reason });
   }

@@ -2,7 +2,7 @@
 
 import {
   addAccessTable,
-  addCheckColumns,
+  addSpareColumns,
   closeRoutingDb,
   initRoutingDb,
   openRoutingDb,
@@ -25,7 +25,16 @@ export interface BackendRow {
   readonly checkPort?: number;
   readonly checkPath?: string;
   readonly checkExpect?: string;
+  readonly draining?: number;
+  readonly drainCloseAt?: number;
+  readonly drainCloseRate?: number;
 }
+
+const COLUMN_NAMES = [
+  'id, app, region, country, wg_ip, port, healthy, weight, soft_limit, hard_limit, deleted',
+  'check_type, check_port, check_path, check_expect',
+  'draining, drain_close_at, drain_close_rate',
+].join(', ');
 
 function rowValues(row: BackendRow): (string | number | null)[] {
   return [
@@ -44,6 +53,9 @@ function rowValues(row: BackendRow): (string | number | null)[] {
     row.checkPort ?? null,
     row.checkPath ?? null,
     row.checkExpect ?? null,
+    row.draining ?? 0,
+    row.drainCloseAt ?? null,
+    row.drainCloseRate ?? null,
   ];
 }
 
@@ -62,10 +74,11 @@ export function writeRouting(path: string, rows: readonly BackendRow[]): void {
   initRoutingDb(path);
   const db = openRoutingDb(path, { writable: true });
   try {
-    addCheckColumns(db);
+    addSpareColumns(db, 'check');
+    addSpareColumns(db, 'drain');
     db.handle.exec('BEGIN IMMEDIATE; DELETE FROM backends');
     const insert = db.handle.prepare(
-      `INSERT INTO backends VALUES (${'?'.repeat(15).split('').join()})`,
+      `INSERT INTO backends(${COLUMN_NAMES}) VALUES (${'?'.repeat(18).split('').join()})`,
     );
     for (const row of rows) insert.run(...rowValues(row));
     db.handle.exec('COMMIT');

@@ -107,6 +107,7 @@ export class SimControl {
       hardLimit: limited ? random.whole(1, this.#options.hardLimitMax) : 0,
       deleted: false,
       check: null,
+      drain: null,
     };
   }
 
