@@ -228,6 +228,30 @@ const MUTATIONS: readonly Mutation[] = [
     replace: '      if (found < 0) found = node;',
   },
   {
+    name: 'a draining backend keeps its bound clients',
+    file: 'src/route/select.ts',
+    search: '  if (snapshot.flags[backendIndex] !== (FLAG_PRESENT | FLAG_ENABLED)) return false;\n',
+    replace: '  if ((snapshot.flags[backendIndex] & FLAG_ENABLED) === 0) return false;\n',
+  },
+  {
+    name: 'a drain takes no heed of what it is granted',
+    file: 'src/proxy/drain.ts',
+    search: '  if (!takeEnd(backendState, backend, sessions.incarnation[slot])) return false;\n',
+    replace: '  void takeEnd;\n',
+  },
+  {
+    name: 'a drain is granted more than its pace allows',
+    file: 'src/control/drain.ts',
+    search: '      if (count > 0) target.credit -= count;\n',
+    replace: '',
+  },
+  {
+    name: 'the search for sessions to end does not go round',
+    file: 'src/proxy/drain.ts',
+    search: '    if (slot >= fresh) slot = 0;\n',
+    replace: '    void fresh;\n',
+  },
+  {
     name: 'a binding outlives its time',
     file: 'src/route/client-table.ts',
     search: '  if (isExpired(table, row, nowMs, ttlMs)) clearBinding(words, record);\n',

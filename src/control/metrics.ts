@@ -27,7 +27,7 @@ import {
   STAT_UNBOUND_SESSIONS,
   type WorkerStats,
 } from '../proxy/stats.ts';
-import type { BackendState } from '../route/backend-state.ts';
+import { type BackendState, GATE_DRAIN } from '../route/backend-state.ts';
 import { isBreakerOpen } from '../route/breaker.ts';
 import { type ClientTable, clientTableCounts } from '../route/client-table.ts';
 import { errnoName } from '../sys/errno.ts';
@@ -186,6 +186,12 @@ function addBackendMetrics(
     'edge_backend_ejected',
     'Whether the passive breaker keeps the backend out, 0 or 1',
     () => perBackend((index, labels) => [{ value: isBreakerOpen(state, index) ? 1 : 0, labels }]),
+  );
+  add('gauge', 'edge_backend_draining', 'Whether the backend is draining, 0 or 1', () =>
+    perBackend((index, labels) => {
+      const draining = (Atomics.load(state.gate, index) & GATE_DRAIN) !== 0;
+      return [{ value: draining ? 1 : 0, labels }];
+    }),
   );
   add('gauge', 'edge_backend_connections_current', 'Sessions at the backend now', () =>
     perBackend((index, labels) => [{ value: Atomics.load(active, index), labels }]),

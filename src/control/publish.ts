@@ -87,6 +87,11 @@ export class Publisher {
     return this.#backendIndexes.get(id);
   }
 
+  /** Which of the ids that an index has had is meant by it now. */
+  incarnation(index: number): number {
+    return this.#incarnations[index] as number;
+  }
+
   /**
    * The index of an app, given out at first use: a listener may name an app that has no backend
    * yet.

@@ -23,6 +23,7 @@ import { monotonicMs } from '../sys/clock.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
+import { BackendDrains } from './drain.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
 import { closeWhenStopped, type Listener, openListeners, reserveListeners } from './listeners.ts';
@@ -84,6 +85,7 @@ class Supervisor {
   #publisher!: Publisher;
   #access!: AccessPublisher;
   #health: HealthChecker | null = null;
+  #drains: BackendDrains | null = null;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
   readonly #passed = takePassedSockets(process.env);
@@ -174,7 +176,7 @@ class Supervisor {
       this.#rampUp(index),
     );
     this.#closers.push(() => this.#health?.close());
-    this.#checkHealth(rows);
+    this.#followRows(rows);
     this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));
     this.#followRouting(db);
     this.#followGeo(geo);
@@ -255,14 +257,29 @@ class Supervisor {
     const { buffer, version, changed } = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
     if (changed) this.#pool.publish('routing', buffer);
-    // Also when only check columns changed: workers do not see those.
-    this.#checkHealth(rows);
+    // Also when only columns of checks or drains changed: workers do not see those.
+    this.#followRows(rows);
     if (!changed) return;
     this.#logger.info('Routing reloaded', { version, backends: rows.backends.length });
   }
 
-  #checkHealth(rows: RoutingRows): void {
-    this.#health?.update(rows.backends, (id) => this.#publisher.backendIndex(id));
+  #openDrains(): BackendDrains {
+    const endSessions = (): void => this.#pool.endDrained();
+    const drains = new BackendDrains(
+      this.#backendState,
+      this.#publisher,
+      this.#logger,
+      endSessions,
+    );
+    this.#closers.push(() => drains.close());
+    return drains;
+  }
+
+  /** What of the rows is not the workers' business. */
+  #followRows({ backends }: RoutingRows): void {
+    this.#health?.update(backends, (id) => this.#publisher.backendIndex(id));
+    this.#drains ??= this.#openDrains();
+    this.#drains.update(backends);
   }
 
   #followGeo(current: LoadedGeoTable): void {

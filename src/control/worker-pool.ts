@@ -239,9 +239,18 @@ export class WorkerPool {
   publish(kind: 'routing' | 'geo' | 'access', buffer: SharedArrayBuffer): void {
     if (this.#common === null) return;
     this.#common = { ...this.#common, [kind]: buffer };
+    this.#post({ type: kind, buffer });
+  }
+
+  /** Has every worker end what is granted to be ended of draining backends. */
+  endDrained(): void {
+    this.#post({ type: 'end-drained' });
+  }
+
+  #post(command: WorkerCommand): void {
     for (const member of this.#members) {
       if (member.memory === null) continue;
-      member.thread.postMessage({ type: kind, buffer } satisfies WorkerCommand);
+      member.thread.postMessage(command);
       // After posting: a worker that sees the count finds the message.
       Atomics.add(new Int32Array(member.memory.control), CONTROL_PUBLICATIONS, 1);
       wake(member);

@@ -91,7 +91,7 @@ export class PortableEngine implements proactor.Proactor {
 
   /** Does not wait: makes sure that a batch comes within `timeoutMs` (-1 = only when there are events). */
   wait(timeoutMs: number): number {
-    if (this.#made.count > 0) this.#schedule();
+    if (this.#made.count > 0 || timeoutMs === 0) this.#schedule();
     else if (timeoutMs >= 0 && this.#timer === undefined) {
       this.#timer = setTimeout(() => {
         this.#timer = undefined;

@@ -15,6 +15,7 @@ export const REASON_NO_DESCRIPTORS = 10;
 export const REASON_SHUTDOWN = 11;
 export const REASON_WORKER_LOST = 12;
 export const REASON_BUFFERS_EXHAUSTED = 13;
+export const REASON_DRAINED = 14;
 
 export interface ReasonText {
   readonly name: string;
@@ -40,6 +41,7 @@ export const CLOSE_REASONS: readonly ReasonText[] = [
     name: 'buffers_exhausted',
     help: 'All buffers were in use and this session had waited longest for its peer to read',
   },
+  { name: 'drained', help: 'Still open when the drain of its backend was to be over' },
 ];
 
 export const REJECT_NO_BACKEND = 0;

@@ -11,6 +11,7 @@ import { useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import { wrappedNatives } from '../sys/native.ts';
 import { resumeAccept } from './accept.ts';
+import { startEnding } from './drain.ts';
 import { CONTROL_ENGINE_FD, CONTROL_PHASE, PHASE_DRAINED, PHASE_RUNNING } from './shared.ts';
 import { nextWaitMs, runBatch, runWorker } from './worker.ts';
 import {
@@ -31,6 +32,8 @@ export type WorkerCommand =
   | { readonly type: 'routing'; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'geo'; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'access'; readonly buffer: SharedArrayBuffer }
+  /** Sessions of draining backends may be ended (route/end-quota.ts). */
+  | { readonly type: 'end-drained' }
   /** Look at the control block: for workers that have no eventfd. */
   | { readonly type: 'wake' };
 
@@ -52,6 +55,7 @@ function takePublication(worker: WorkerState, command: WorkerCommand): void {
   if (command.type === 'routing') useSnapshot(worker.selector, openSnapshot(command.buffer));
   else if (command.type === 'geo') worker.geo = openGeoTable(command.buffer);
   else if (command.type === 'access') worker.access = openAccessList(command.buffer);
+  else if (command.type === 'end-drained') startEnding(worker);
   else return;
   worker.publicationsSeen++;
 }

@@ -120,6 +120,9 @@ export interface WorkerState {
   /** One element: not before this time are sessions ended to free buffers, ms. */
   readonly relieveAt: Float64Array;
   publicationsSeen: number;
+  /** Slots still to be looked at for sessions of draining backends, and the next of them (drain.ts). */
+  drainLeft: number;
+  drainSlot: number;
 }
 
 export function createWorkerState(
@@ -173,5 +176,7 @@ export function createWorkerState(
     starvedAt: new Float64Array(capacity * 2),
     relieveAt: new Float64Array(1),
     publicationsSeen: 0,
+    drainLeft: 0,
+    drainSlot: 0,
   };
 }

@@ -29,6 +29,7 @@ import { onConnect } from './admit.ts';
 import { feedStarved } from './buffer-turns.ts';
 import { REASON_SHUTDOWN } from './close-reason.ts';
 import { runTimers } from './deadlines.ts';
+import { endDrained } from './drain.ts';
 import { endSession } from './end.ts';
 import { onPump, onReceive, onSend } from './relay.ts';
 import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
@@ -58,6 +59,7 @@ export function runWorker(worker: WorkerState, takePublications: () => void): vo
 
 /** With no session and nothing held back, nothing needs the clock. */
 export function nextWaitMs(worker: WorkerState): number {
+  if (worker.drainLeft > 0) return 0;
   const idle = worker.sessions.slots.used === 0 && !worker.acceptPaused && worker.backoff[0] === 0;
   return idle ? FOREVER : TICK_MS;
 }
@@ -83,6 +85,7 @@ export function runBatch(
   if (Atomics.load(worker.control, CONTROL_PUBLICATIONS) !== worker.publicationsSeen) {
     takePublications();
   }
+  if (worker.drainLeft > 0) endDrained(worker);
   return obeyCommand(worker);
 }
 

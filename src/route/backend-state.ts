@@ -1,7 +1,8 @@
-// The mutable shared numbers of every backend, by backend index: open sessions, gate bits, breaker
-// and slow start. One fixed-size buffer for the life of the process; every write goes through
+// The mutable shared numbers of every backend, by backend index: open sessions, gate bits, breaker,
+// slow start and drain. One fixed-size buffer for the life of the process; every write goes through
 // Atomics. `active` is written by the workers (select.ts), `gate` by health, breaker and drain
-// logic, the breaker's words by breaker.ts, `rampEnd` by slow-start.ts. All zero: nothing is amiss.
+// logic, the breaker's words by breaker.ts, `rampEnd` by slow-start.ts, `ends` by end-quota.ts. All
+// zero: nothing is amiss.
 // Times here are ticks of 100 ms: whole ms would overflow 31 bits after 24 days, ticks in 6 years.
 
 import { BACKENDS_MAX } from '../limits.ts';
@@ -25,9 +26,11 @@ export interface BackendState {
   readonly breakerAt: Int32Array;
   /** Tick at which slow start ends; 0 = none. */
   readonly rampEnd: Int32Array;
+  /** Sessions that are to be ended now; see end-quota.ts. */
+  readonly ends: Int32Array;
 }
 
-const ARRAYS = 5;
+const ARRAYS = 6;
 
 export function createBackendState(): SharedArrayBuffer {
   return new SharedArrayBuffer(BACKENDS_MAX * Int32Array.BYTES_PER_ELEMENT * ARRAYS);
@@ -42,6 +45,7 @@ export function openBackendState(buffer: SharedArrayBuffer): BackendState {
     breaker: array(2),
     breakerAt: array(3),
     rampEnd: array(4),
+    ends: array(5),
   };
 }
 

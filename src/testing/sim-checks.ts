@@ -13,12 +13,14 @@ import {
   REASON_COMPLETED,
   REASON_CONNECT_FAILED,
   REASON_CONNECT_TIMEOUT,
+  REASON_DRAINED,
   REASON_HALF_CLOSED_TIMEOUT,
   REASON_IDLE_TIMEOUT,
   REASON_NO_DESCRIPTORS,
   REASON_SHUTDOWN,
 } from '../proxy/close-reason.ts';
 import { STATE_CLOSING } from '../proxy/sessions.ts';
+import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_PHASE, PHASE_DRAINING } from '../proxy/shared.ts';
 import { STAT_STALE_EVENTS } from '../proxy/stats.ts';
 import { clientBackend, clientIncarnation } from '../route/client-table.ts';
 import { explainSelection, scoreOf } from '../route/select.ts';
@@ -81,6 +83,8 @@ export class SimChecks {
   readonly connects: Int32Array;
   readonly connected: Int32Array;
   readonly firstConnects: Int32Array;
+  /** Workers whose listeners may be closed. */
+  readonly #drained = new Set<number>();
   readonly #backendIds: string[] = [];
   /** Backend ids a client was connected to: client * 4096 + position in #backendIds. */
   readonly #served = new Set<number>();
@@ -155,6 +159,16 @@ export class SimChecks {
     if (this.#credit < worker.state.sessions.slots.fresh) return;
     this.#credit = 0;
     checkTables(this.world, worker, index, record);
+  }
+
+  /** A worker that says its listeners may be closed has left nobody waiting there; a drain is about those. */
+  queues({ engine, backlog, memory }: SimWorker, index: number): void {
+    const control = new Int32Array(memory.control);
+    const isDrained = control[CONTROL_PHASE] === PHASE_DRAINING && !this.#drained.has(index);
+    if (!isDrained) return;
+    this.#drained.add(index);
+    const excused = control[CONTROL_COMMAND] === COMMAND_STOP || engine.accepts.interrupted;
+    if (!excused && backlog.some(({ length }) => length > 0)) fail('A queue was left', index);
   }
 
   // ---- connects ----------------------------------------------------------------------------------------------------
@@ -408,6 +422,12 @@ export class SimChecks {
       case REASON_HALF_CLOSED_TIMEOUT:
         right = backend >= 0 && halfClosedTimeoutMs > 0 && silent >= halfClosedTimeoutMs;
         break;
+      case REASON_DRAINED: {
+        const { backend: place, incarnation } = state.sessions;
+        const index = (place[slot] as number) - 1;
+        right = this.world.drains.mayEnd(index, incarnation[slot] as number);
+        break;
+      }
       default:
         right = reason === REASON_SHUTDOWN && stopped;
     }
@@ -416,6 +436,7 @@ export class SimChecks {
     const gaveUp =
       reason === REASON_IDLE_TIMEOUT ||
       reason === REASON_HALF_CLOSED_TIMEOUT ||
+      reason === REASON_DRAINED ||
       reason === REASON_SHUTDOWN;
     if (backend < 0 || !quiet || !gaveUp) return;
     this.#checkStuck(index, slot, client, backend);

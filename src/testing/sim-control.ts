@@ -4,7 +4,7 @@
 // A *uid* stands for one address a backend has had: 10.0.0.0 + uid. So a connect tells which backend it means.
 
 import { Publisher } from '../control/publish.ts';
-import type { RawBackend } from '../control/routing-rows.ts';
+import type { RawBackend, RowDrain } from '../control/routing-rows.ts';
 import type { BackendState } from '../route/backend-state.ts';
 import { defaultRegionMap } from '../route/regions.ts';
 import { openSnapshot, type Snapshot } from '../route/snapshot.ts';
@@ -52,6 +52,7 @@ export class SimControl {
   readonly #random: SimRandom;
   readonly #options: SimControlOptions;
   readonly #state: BackendState;
+  readonly #clock: Float64Array;
   #rows: RawBackend[] = [];
   #made = 0;
   /** Backends to be added with the next change. */
@@ -60,8 +61,15 @@ export class SimControl {
   /** Backend id by index << 16 | incarnation, of all publications. */
   readonly #owners = new Map<number, string>();
 
-  constructor(random: SimRandom, state: BackendState, options: SimControlOptions) {
+  /** `clock[0]` is the virtual time in ms. */
+  constructor(
+    random: SimRandom,
+    state: BackendState,
+    options: SimControlOptions,
+    clock: Float64Array,
+  ) {
     this.#random = random;
+    this.#clock = clock;
     this.#options = options;
     this.#state = state;
     this.publisher = new Publisher({
@@ -170,7 +178,10 @@ export class SimControl {
 
   #changed(row: RawBackend): RawBackend {
     const random = this.#random;
-    switch (random.below(5)) {
+    switch (random.below(7)) {
+      case 5:
+      case 6:
+        return { ...row, drain: row.drain === null || random.chance(0.3) ? this.#drain() : null };
       case 0:
         return { ...row, healthy: !row.healthy };
       case 1:
@@ -184,6 +195,19 @@ export class SimControl {
     }
   }
 
+  #drain(): RowDrain {
+    const random = this.#random;
+    if (random.chance(0.2)) return { closeAt: null, closeRate: null };
+    // Some are over already, as for a proxy that was away.
+    const closeAt = (this.#clock[0] as number) / 1000 + random.pick([-1, 0, 0, 0.2, 1, 3]);
+    return { closeAt, closeRate: random.pick([null, null, 2, 20, 500]) };
+  }
+
+  /** As the last publication has them. */
+  get rows(): readonly RawBackend[] {
+    return this.#rows;
+  }
+
   /** Closes or opens a gate (health, breaker, drain, path) of a random backend. */
   changeGate(): void {
     const { backendEnd } = this.snapshot;
@@ -191,10 +215,6 @@ export class SimControl {
     const index = this.#random.below(backendEnd);
     const closed = this.#random.chance(0.4) ? 1 << this.#random.below(GATES) : 0;
     Atomics.store(this.#state.gate, index, closed);
-  }
-
-  openGates(): void {
-    this.#state.gate.fill(0, 0, this.snapshot.backendEnd);
   }
 
   /** The uid of an address, -1 when no backend ever had it. */

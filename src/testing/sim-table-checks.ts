@@ -7,6 +7,7 @@ import {
   RECEIVE_PUMP_STOPPING,
   RECEIVE_PUMPING,
   RECEIVE_STARVED,
+  STATE_CLOSING,
   STATE_CONNECTING,
   STATE_FREE,
   STATE_RELAYING,
@@ -51,6 +52,10 @@ export function checkSlot(
   }
   checkEndpoint(state, engine, index, slot * 2);
   checkEndpoint(state, engine, index, slot * 2 + 1);
+  const isOpen = sessions.state[slot] !== STATE_CLOSING;
+  const backend = (sessions.backend[slot] as number) - 1;
+  const incarnation = sessions.incarnation[slot] as number;
+  if (isOpen && backend >= 0) world.drains.checkOpen(backend, incarnation, index, slot);
   if (sessions.state[slot] === STATE_CONNECTING) checkConnecting(world, state, index, slot, record);
   else if (sessions.state[slot] === STATE_RELAYING) {
     checkRelaying(world, state, index, slot, record);

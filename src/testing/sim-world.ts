@@ -3,16 +3,15 @@
 // the unchanged data plane, one batch at a time, in the order the seed gives.
 
 import { resumeAccept } from '../proxy/accept.ts';
+import { startEnding } from '../proxy/drain.ts';
 import { sharedSessionsBytes } from '../proxy/sessions.ts';
 import {
   COMMAND_DRAIN,
   COMMAND_STOP,
   CONTROL_COMMAND,
-  CONTROL_PHASE,
   CONTROL_PUBLICATIONS,
   createControlBlock,
   createGlobalBlock,
-  PHASE_DRAINING,
 } from '../proxy/shared.ts';
 import { createWorkerStats } from '../proxy/stats.ts';
 import { nextWaitMs, runBatch } from '../proxy/worker.ts';
@@ -34,6 +33,7 @@ import { writeMmdb } from './mmdb-writer.ts';
 import { NO_ACCESS_LIST, SimAccess, type SimAccessList } from './sim-access.ts';
 import { SimChecks } from './sim-checks.ts';
 import { SimControl } from './sim-control.ts';
+import { SimDrains } from './sim-drains.ts';
 import type { SimEngineHost } from './sim-engine-host.ts';
 import * as net from './sim-network.ts';
 import { COUNTRIES, drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
@@ -70,7 +70,8 @@ export interface SimWorker {
   readonly state: WorkerState;
   readonly engine: SimulatedEngine;
   readonly memory: WorkerMemory;
-  readonly publications: (SharedArrayBuffer | SimAccessList)[];
+  /** Snapshots and access lists; null has it end what is granted of draining backends. */
+  readonly publications: (SharedArrayBuffer | SimAccessList | null)[];
   /** The access list in force. */
   access: SimAccessList;
   /** By listener: ends of connections not accepted yet. */
@@ -90,13 +91,12 @@ export class SimWorld implements SimEngineHost {
   readonly peers: SimPeers;
   readonly control: SimControl;
   readonly access: SimAccess;
+  readonly drains: SimDrains;
   readonly workers: SimWorker[];
   readonly checks: SimChecks;
   readonly clients: ClientTable;
   readonly sessions: number;
   stopped = false;
-  /** Workers whose listeners may be closed. */
-  readonly #drained = new Set<number>();
   #clientsLeft: number;
   /** Virtual time by which all workers must have stopped. */
   #endBy = Number.POSITIVE_INFINITY;
@@ -118,7 +118,10 @@ export class SimWorld implements SimEngineHost {
     this.listenerOf = new Uint8Array(this.network.owner.length);
     this.peers = new SimPeers(this.network, random, this.trace, options.peers);
     const backendState = createBackendState();
-    this.control = new SimControl(random, openBackendState(backendState), options.control);
+    const state = openBackendState(backendState);
+    this.control = new SimControl(random, state, options.control, this.network.clock);
+    const lateMs = options.busyMsMax * 10 + options.engine.lateMsMax;
+    this.drains = new SimDrains(this.network, this.control, state, lateMs, () => this.#post(null));
     const alpha = this.control.publisher.appIndex('alpha');
     this.access = new SimAccess(random, new Map([['alpha', alpha]]));
     const common = {
@@ -214,7 +217,7 @@ export class SimWorld implements SimEngineHost {
     this.checks.beforeBatch(worker);
     const events = engine.wait(0);
     const goesOn = runBatch(state, events, () => this.#takePublications(worker));
-    this.#checkQueues(worker, index);
+    this.checks.queues(worker, index);
     worker.done = !goesOn;
     const now = this.network.clock[0];
     worker.busyUntil = now + this.random.between(0.001, this.options.busyMsMax);
@@ -225,20 +228,12 @@ export class SimWorld implements SimEngineHost {
     this.checks.afterBatch(worker, index);
   }
 
-  /** A worker that says its listeners may be closed has left nobody waiting there; a drain is about those. */
-  #checkQueues({ engine, backlog, memory }: SimWorker, index: number): void {
-    const control = new Int32Array(memory.control);
-    const isDrained = control[CONTROL_PHASE] === PHASE_DRAINING && !this.#drained.has(index);
-    if (!isDrained) return;
-    this.#drained.add(index);
-    const excused = control[CONTROL_COMMAND] === COMMAND_STOP || engine.accepts.interrupted;
-    if (!excused && backlog.some(({ length }) => length > 0)) fail('A queue was left', index);
-  }
-
   #takePublications(worker: SimWorker): void {
     for (const publication of worker.publications.splice(0)) {
       worker.state.publicationsSeen++;
-      if (publication instanceof SharedArrayBuffer) {
+      if (publication === null) {
+        startEnding(worker.state);
+      } else if (publication instanceof SharedArrayBuffer) {
         useSnapshot(worker.state.selector, openSnapshot(publication));
       } else {
         worker.state.access = openAccessList(publication.buffer);
@@ -289,6 +284,9 @@ export class SimWorld implements SimEngineHost {
         return;
       case net.WORLD_FAULT:
         this.#losePeer(where);
+        return;
+      case net.WORLD_DRAIN:
+        this.drains.fire(where);
         return;
       case net.WORLD_CONTROL:
         this.#command(where);
@@ -460,9 +458,10 @@ export class SimWorld implements SimEngineHost {
     const buffer = this.control.change();
     this.trace.add(TRACE.publish, -1, -2, this.control.snapshot.version, 0);
     this.#post(buffer);
+    this.drains.update();
   }
 
-  #post(publication: SharedArrayBuffer | SimAccessList): void {
+  #post(publication: SharedArrayBuffer | SimAccessList | null): void {
     for (const worker of this.workers) {
       worker.publications.push(publication);
       Atomics.add(worker.state.control, CONTROL_PUBLICATIONS, 1);
