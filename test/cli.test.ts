@@ -77,9 +77,8 @@ test('edgeproxy --version and --help exit 0, no command exits 2', LIMIT, () => {
     assert.match(ok('--help'), new RegExp(`^ {2}${command}\\b`, 'm'));
     assert.match(ok(command, '--help'), /^Usage: edgeproxy /);
   }
-  const subcommands = 'list add remove restore delete enable disable undrain weight limits'.split(
-    ' ',
-  );
+  const subcommands =
+    'list add remove restore delete enable disable drain undrain weight limits'.split(' ');
   const help = ok('backend', '--help');
   for (const name of subcommands) assert.match(help, new RegExp(`^ {2}${name}\\b`, 'm'));
   assert.equal(call().status, 2);

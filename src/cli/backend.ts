@@ -113,7 +113,7 @@ export function listBackends(flags: ConfigFlags): number {
 }
 
 /** A decimal number; the database's own checks come after. */
-function numberOption(name: string, text: string | boolean | undefined): number | undefined {
+export function numberOption(name: string, text: string | boolean | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (typeof text === 'string' && /^\d+(\.\d+)?$/.test(text)) return Number(text);
   throw usageError(`${name} is ${JSON.stringify(text)}, allowed: a number, 0 or more`);

@@ -4,7 +4,7 @@
 import { errorMessage, ProxyError } from '../base/errors.ts';
 
 export const EXIT_DONE = 0;
-const EXIT_FAILED = 1;
+export const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
 /**

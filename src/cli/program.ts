@@ -96,8 +96,8 @@ class Program {
     const group = this.root
       .command('backend')
       .description('List and change backends; a running proxy follows within 100 ms');
-    const add = (words: string, help: string): Command =>
-      addSettings(group.command(words).description(help), ['dbPath']);
+    const add = (words: string, help: string, ...more: SettingKey[]): Command =>
+      addSettings(group.command(words).description(help), ['dbPath', ...more]);
     const load = () => import('./backend.ts');
 
     const list = add('list', 'List backends')
@@ -135,6 +135,15 @@ class Program {
     }
     this.#act(add('weight <id> <weight>', 'Set the weight of a backend'), async (flags, id, text) =>
       (await load()).setWeight(id as string, text as string, flags),
+    );
+    const drainHelp = 'Stop new sessions to a backend and wait until it is empty';
+    const drain = add('drain <id>', drainHelp, 'metricsListen')
+      .option('--timeout <seconds>', 'End what is still open after so long (default: never)')
+      .option('--rate <sessions>', 'End so many per second then (default: all at once)')
+      .option('--no-wait', 'Only say so in the database')
+      .option('--json', 'Print JSON lines');
+    this.#act(drain, async (flags, id) =>
+      (await import('./drain.ts')).drainOne(id as string, flags),
     );
     const limits = add('limits <id>', 'Set the limits of a backend')
       .option('--soft <sessions>', 'Sessions it carries well')

@@ -1,0 +1,61 @@
+// Asks a running proxy, at its admin address, how a backend fares: two numbers of its metrics page.
+
+import { get } from 'node:http';
+import { errorMessage } from '../base/errors.ts';
+import type { Config } from '../config.ts';
+import type { DrainLook } from './drain-watch.ts';
+
+const ANSWER_MS_MAX = 5000;
+/** A proxy that listens everywhere is asked on this machine. */
+const LOOPBACK: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
+
+export type AdminAddress = NonNullable<Config['metricsListen']>;
+
+export function adminText({ host, port }: AdminAddress): string {
+  const reached = LOOPBACK[host] ?? host;
+  return `${reached.includes(':') ? `[${reached}]` : reached}:${port}`;
+}
+
+function metricsPage(address: AdminAddress): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const request = get(`http://${adminText(address)}/metrics`, { agent: false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8');
+      response.on('data', (chunk: string) => {
+        text += chunk;
+      });
+      response.on('error', reject);
+      response.on('end', () => {
+        if (response.statusCode === 200) resolve(text);
+        else reject(new Error(`status ${response.statusCode}`));
+      });
+    });
+    request.setTimeout(ANSWER_MS_MAX, () => request.destroy(new Error('no answer in time')));
+    request.on('error', reject);
+  });
+}
+
+/** The sample of `name` for a backend, whatever other labels it has; null when there is none. */
+export function backendSample(page: string, name: string, id: string): number | null {
+  const escaped = id.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n');
+  const label = `backend="${escaped}"`;
+  for (const line of page.split('\n')) {
+    if (!line.startsWith(`${name}{`)) continue;
+    if (!line.includes(`{${label}`) && !line.includes(`,${label}`)) continue;
+    return Number(line.slice(line.lastIndexOf(' ') + 1));
+  }
+  return null;
+}
+
+export async function lookAtBackend(address: AdminAddress, id: string): Promise<DrainLook> {
+  let page: string;
+  try {
+    page = await metricsPage(address);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    return { kind: 'unreachable', reason: code ?? errorMessage(error) };
+  }
+  const open = backendSample(page, 'edge_backend_connections_current', id);
+  if (open === null) return { kind: 'unknown' };
+  return { kind: 'seen', open, draining: backendSample(page, 'edge_backend_draining', id) === 1 };
+}
