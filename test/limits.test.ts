@@ -12,6 +12,7 @@ import {
   readToEnd,
 } from '../src/testing/clients.ts';
 import { connectionsBalance, NOT_PORTABLE, startProxy } from '../src/testing/proxy-process.ts';
+import { startStrictBackend } from '../src/testing/strict-backend.ts';
 import {
   echo,
   hold,
@@ -67,6 +68,26 @@ test('hard limit: 300 clients at once over four workers never put one too many o
     await proxy.untilMetric('edge_backend_connections_current', 0, { backend: 'a' });
     await until('the backend to be empty', () => backend.sockets.size === 0);
   }
+});
+
+test('hard limit: a backend never sees the next connection before the end of the last', async () => {
+  await using backend = await startStrictBackend();
+  await using proxy = await startProxy({
+    backends: [{ id: 'a', ...backend.row, hardLimit: 1 }],
+    settings: { WORKERS: 4 },
+  });
+  let left = 2000;
+  const visit = async (visitor: number): Promise<void> => {
+    while (left > 0) {
+      const client = await enter(proxy.address, address(visitor));
+      if (client === null) continue;
+      left--;
+      client.resetAndDestroy();
+    }
+  };
+  await Promise.all(Array.from({ length: 4 }, (_, visitor) => visit(visitor)));
+  assert.ok(backend.accepted >= 2000);
+  assert.equal(backend.peak, 1);
 });
 
 test('hard limit: clients that come and go all the time leave the count at zero', async () => {

@@ -198,6 +198,12 @@ const MUTATIONS: readonly Mutation[] = [
     replace: '  while (seen <= hardLimit) {',
   },
   {
+    name: 'a place is given on before the connection it was for has ended',
+    file: 'src/proxy/end.ts',
+    search: '    engine.closeNow(endpoint, socket, reset);\n',
+    replace: '    engine[reset === 1 ? "reset" : "close"](endpoint, socket);\n',
+  },
+  {
     name: 'a binding to an index that went to another backend lives on',
     file: 'src/route/select.ts',
     search: '  if (snapshot.incarnation[backendIndex] !== incarnation) return false;\n',

@@ -489,6 +489,11 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.close(endpoint, socket);
   }
 
+  closeNow(endpoint: number, socket: number, how: number): void {
+    if (how === 1) this.reset(endpoint, socket);
+    else this.close(endpoint, socket);
+  }
+
   end(): void {
     this.#pump.end();
     closeDescriptor(this.descriptor);

@@ -408,6 +408,12 @@ export class PortableEngine implements proactor.Proactor {
     this.#connections.delete(socket);
   }
 
+  /** libuv closes descriptors at once. */
+  closeNow(endpoint: number, socket: number, how: number): void {
+    if (how === 1) this.reset(endpoint, socket);
+    else this.close(endpoint, socket);
+  }
+
   end(): void {
     clearTimeout(this.#timer);
     for (const server of this.#servers.values()) server.close();

@@ -150,6 +150,11 @@ export interface Proactor {
   close(endpoint: number, socket: number): void;
   /** Closes with RST, else like `close`. */
   reset(endpoint: number, socket: number): void;
+  /**
+   * Like `reset` (`how` 1) or `close` (0), but done when it returns: what is started later reaches the network later.
+   * `close` and `reset` may only be queued, and carried out after a connect that this thread or another starts next.
+   */
+  closeNow(endpoint: number, socket: number, how: number): void;
   /** Frees the engine. What is in flight is abandoned. */
   end(): void;
 }

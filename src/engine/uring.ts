@@ -428,6 +428,12 @@ export class UringEngine implements Proactor, PumpHost {
     this.close(endpoint, socket);
   }
 
+  /** close(2) has sent FIN or RST when it returns; a queued close has not even when the entries behind it run. */
+  closeNow(_endpoint: number, socket: number, how: number): void {
+    if (how === 1) setResetOnClose(socket);
+    closeDescriptor(socket);
+  }
+
   end(): void {
     this.#pump.end();
     // The last closes are still queued; and a socket accepted meanwhile has no other owner than its completion.

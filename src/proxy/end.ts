@@ -88,12 +88,25 @@ export function releaseReserved(worker: WorkerState, slot: number): void {
   releaseBackend(worker.backendState, backend);
 }
 
-/** Closes one socket of a session, if open. Nothing may be in flight on it. */
+/** Closes one socket of a session, if open. Nothing may be in flight on it. Before the place at its backend is given back. */
 export function closeEndpoint(worker: WorkerState, endpoint: number, reset: number): void {
   const { sessions, engine } = worker;
   const socket = sessions.sockets[endpoint] - 1;
   if (socket < 0) return;
   sessions.sockets[endpoint] = 0;
-  if (reset === 1) engine.reset(endpoint, socket);
+  if ((endpoint & 1) === 1 && hasHardLimit(worker, endpoint >> 1)) {
+    engine.closeNow(endpoint, socket, reset);
+  } else if (reset === 1) engine.reset(endpoint, socket);
   else engine.close(endpoint, socket);
+}
+
+/**
+ * Such a backend must not see the next connection before the end of this one: the place of this one is all that lets
+ * another worker connect. The others are spared the call: a close in the queue costs less.
+ */
+function hasHardLimit(worker: WorkerState, slot: number): boolean {
+  const { snapshot } = worker.selector;
+  const backend = worker.sessions.backend[slot] - 1;
+  if (snapshot === null || backend < 0 || backend >= snapshot.backendEnd) return false;
+  return snapshot.hardLimit[backend] !== 0;
 }

@@ -162,6 +162,19 @@ const CLOSED_CASES: readonly EngineCase[] = [
       }
     },
   },
+  {
+    name: 'closeNow() has sent FIN or RST when it returns',
+    async run(driver) {
+      for (const how of [0, 1]) {
+        const link = await driver.link(how * 2);
+        driver.closeNow(link, how);
+        // No turn of the engine in between.
+        link.peer.poll();
+        assert.equal(link.peer.failure, how === 1 ? -ECONNRESET : 0);
+        assert.equal(link.peer.ended, how === 0);
+      }
+    },
+  },
   { name: 'close() of a socket without endpoint sends FIN', run: (d) => closesStray(d, 'close') },
   { name: 'reset() of a socket without endpoint sends RST', run: (d) => closesStray(d, 'reset') },
 ];

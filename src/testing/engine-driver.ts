@@ -282,6 +282,12 @@ export class EngineDriver {
     return result;
   }
 
+  /** `how` 1: by RST. */
+  closeNow(link: Link, how: number): void {
+    this.#links.delete(link);
+    this.engine.closeNow(link.endpoint, link.socket, how);
+  }
+
   /** Closes an accepted socket that no endpoint took. */
   closeStray(socket: number, how: 'close' | 'reset' = 'close'): void {
     assert(this.#strays.delete(socket), 'The case closed a socket that was not accepted');

@@ -192,6 +192,7 @@ export class SimChecks {
     }
     const app = sessions.app[slot] as number;
     if (app !== 0 && snapshot.app[backend] !== app) fail('A connect across apps', index, slot);
+    this.world.connections.connecting(backend, snapshot.hardLimit[backend] as number, index, slot);
     record.connectAt[slot] = this.world.network.clock[0];
     this.connects[index]++;
     if (sessions.attempts[slot] === 0) {

@@ -1,6 +1,7 @@
 // What a simulated engine is opened with, and what it asks of the world it is in.
 
 import type { PeerAddress } from '../sys/socket.ts';
+import type { BackendConnections } from './sim-closes.ts';
 
 /** How hostile this engine is; drawn from the seed. */
 export interface SimEngineOptions {
@@ -30,6 +31,9 @@ export interface SimEngineOptions {
 
 /** What the world does for the engine, and is told of. */
 export interface SimEngineHost {
+  readonly connections: BackendConnections;
+  /** The backend whose connection ends with this endpoint's socket, -1 = none that counts. */
+  leaving(worker: number, endpoint: number): number;
   /** Starts connecting: the result comes by connectDone(). */
   connectTo(worker: number, endpoint: number, generation: number, uid: number): void;
   /** A connection waiting at a listener: its end, or -1. */

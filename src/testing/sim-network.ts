@@ -30,6 +30,7 @@ export const WORLD_CONTROL = 6;
 export const WORLD_FAULT = 7;
 export const WORLD_BACKLOG = 8;
 export const WORLD_DRAIN = 9;
+export const WORLD_SUBMIT = 10;
 
 export class SimNetwork {
   readonly random: SimRandom;

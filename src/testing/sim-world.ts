@@ -24,19 +24,19 @@ import {
   openClientTable,
   sweepClients,
 } from '../route/client-table.ts';
-import { parseMmdb } from '../route/mmdb.ts';
 import { useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import { EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT } from '../sys/errno.ts';
 import type { PeerAddress } from '../sys/socket.ts';
-import { writeMmdb } from './mmdb-writer.ts';
 import { NO_ACCESS_LIST, SimAccess, type SimAccessList } from './sim-access.ts';
 import { SimChecks } from './sim-checks.ts';
+import { fillPeer, GEO } from './sim-clients.ts';
+import { BackendConnections } from './sim-closes.ts';
 import { SimControl } from './sim-control.ts';
 import { SimDrains } from './sim-drains.ts';
 import type { SimEngineHost } from './sim-engine-host.ts';
 import * as net from './sim-network.ts';
-import { COUNTRIES, drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
+import { drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
 import { SimPeers } from './sim-peers.ts';
 import { SimRandom } from './sim-random.ts';
 import { fail, SimTrace, traceKind } from './sim-trace.ts';
@@ -53,18 +53,6 @@ const CONTROL_DRAIN = 0;
 const CONTROL_STOP = 1;
 /** Longer than any completion may be late. */
 const STOP_MS_MAX = 10_000;
-
-const GEO = parseMmdb(
-  writeMmdb(
-    COUNTRIES.map((code, at) => ({
-      cidr: `20.${at}.0.0/16`,
-      value: { country: { iso_code: code } },
-    })),
-    { metadata: { database_type: 'Simulated-Country' } },
-  ),
-);
-/** A second byte that no country has. */
-const COUNTRY_NONE = 200;
 
 export interface SimWorker {
   readonly state: WorkerState;
@@ -92,6 +80,7 @@ export class SimWorld implements SimEngineHost {
   readonly control: SimControl;
   readonly access: SimAccess;
   readonly drains: SimDrains;
+  readonly connections = new BackendConnections();
   readonly workers: SimWorker[];
   readonly checks: SimChecks;
   readonly clients: ClientTable;
@@ -221,6 +210,11 @@ export class SimWorld implements SimEngineHost {
     worker.done = !goesOn;
     const now = this.network.clock[0];
     worker.busyUntil = now + this.random.between(0.001, this.options.busyMsMax);
+    // What the batch queued for the kernel goes there at its end.
+    if (worker.done) engine.closes.carryOut();
+    else if (engine.closes.count > 0) {
+      this.network.schedule(worker.busyUntil - now, net.WORLD_SUBMIT, index);
+    }
     const waitMs = nextWaitMs(state);
     // One timer is in flight at a time, so an earlier one may end a later wait.
     worker.wakeAt =
@@ -284,6 +278,9 @@ export class SimWorld implements SimEngineHost {
         return;
       case net.WORLD_FAULT:
         this.#losePeer(where);
+        return;
+      case net.WORLD_SUBMIT:
+        this.#worker(where).engine.closes.carryOut();
         return;
       case net.WORLD_DRAIN:
         this.drains.fire(where);
@@ -356,21 +353,7 @@ export class SimWorld implements SimEngineHost {
   }
 
   readPeer(end: number, peer: PeerAddress): void {
-    const client = this.clientOf[end ^ 1] as number;
-    peer.port = 40_000;
-    peer.w0 = 0;
-    peer.w1 = 0;
-    peer.w2 = 0;
-    if (client % 5 === 4) {
-      peer.family = 6;
-      peer.w0 = 0x2001_0db8;
-      peer.w3 = client;
-      return;
-    }
-    peer.family = 4;
-    // 20.country.x.x, or an address without a country.
-    const country = client % 7 < COUNTRIES.length ? client % 7 : COUNTRY_NONE;
-    peer.w3 = ((20 << 24) | (country << 16) | client) >>> 0;
+    fillPeer(this.clientOf[end ^ 1] as number, peer);
   }
 
   // ---- backends --------------------------------------------------------------------------------------------------
@@ -484,6 +467,10 @@ export class SimWorld implements SimEngineHost {
   #wake(worker: SimWorker): void {
     const at = this.network.clock[0] + this.random.between(0, 1);
     worker.wakeAt = Math.min(worker.wakeAt, at);
+  }
+
+  leaving(worker: number, endpoint: number): number {
+    return this.connections.leaving(this.#worker(worker).state, endpoint);
   }
 
   reported(worker: number, endpoint: number, op: number, result: number, more: number): void {

@@ -10,6 +10,7 @@ import { EAGAIN, ECANCELED, EMFILE, ENFILE, ENOBUFS, ENOTCONN } from '../sys/err
 import type { PeerAddress } from '../sys/socket.ts';
 import { SimAccepts } from './sim-accepts.ts';
 import { SimBuffers } from './sim-buffers.ts';
+import { SimCloses } from './sim-closes.ts';
 import type { SimEngineHost, SimEngineOptions } from './sim-engine-host.ts';
 import { OWNER_PROXY, type SimNetwork } from './sim-network.ts';
 import { CONNECT, OPERATIONS, PUMP, RECEIVE, SEND, SimOperations } from './sim-operations.ts';
@@ -52,6 +53,7 @@ export class SimulatedEngine implements proactor.Proactor {
   readonly operations: SimOperations;
   readonly sockets: SimSockets;
   readonly buffers: SimBuffers;
+  readonly closes: SimCloses;
   readonly options: SimEngineOptions;
   readonly #network: SimNetwork;
   readonly #random: SimRandom;
@@ -87,6 +89,7 @@ export class SimulatedEngine implements proactor.Proactor {
     this.#trace = trace;
     this.#host = host;
     this.#worker = options.worker;
+    this.closes = new SimCloses(network, host.connections);
     this.operations = new SimOperations(network, random, trace, options);
     this.#pump = new SimPump(network, random, this.sockets, this.operations, options);
     this.#socketGeneration = new Int32Array(endpoints);
@@ -461,16 +464,20 @@ export class SimulatedEngine implements proactor.Proactor {
   }
 
   close(endpoint: number, socket: number): void {
-    this.#trace.add(TRACE.close, this.#worker, endpoint, socket, 0);
-    this.#closeSocket(endpoint, socket, false);
+    this.#closeSocket(endpoint, socket, false, false);
   }
 
   reset(endpoint: number, socket: number): void {
-    this.#trace.add(TRACE.reset, this.#worker, endpoint, socket, 0);
-    this.#closeSocket(endpoint, socket, true);
+    this.#closeSocket(endpoint, socket, true, false);
   }
 
-  #closeSocket(endpoint: number, socket: number, reset: boolean): void {
+  closeNow(endpoint: number, socket: number, how: number): void {
+    this.#closeSocket(endpoint, socket, how === 1, true);
+  }
+
+  #closeSocket(endpoint: number, socket: number, reset: boolean, isNow: boolean): void {
+    const kind = reset ? TRACE.reset : TRACE.close;
+    this.#trace.add(kind, this.#worker, endpoint, socket, isNow ? 1 : 0);
     const end = this.sockets.endOfSocket(socket);
     if (endpoint >= 0) {
       this.sockets.checkAttached(endpoint, socket);
@@ -487,9 +494,10 @@ export class SimulatedEngine implements proactor.Proactor {
     if (end >= 0) {
       if (this.#network.owner[end] !== OWNER_PROXY + this.#worker) fail('A foreign socket');
       if (!reset && this.#network.fin[end] === 0) this.#checkFin(endpoint, end);
-      if (reset) this.#network.reset(end);
-      else this.#network.close(end);
     }
+    const backend = this.#host.leaving(this.#worker, endpoint);
+    if (isNow) this.closes.now(end, reset, backend);
+    else this.closes.add(end, reset, backend);
     this.sockets.give(endpoint, socket);
   }
 
