@@ -39,6 +39,7 @@ import {
   countConnect,
   countConnectFailure,
   STAT_ACCESS_DRY_RUN,
+  STAT_COUNTRY_OPENED,
   STAT_CURRENT,
   STAT_FAIL_OPEN,
   STAT_REJECTED,
@@ -149,15 +150,21 @@ function openSession(
   country: number,
   row: number,
 ): void {
-  const { sessions, options } = worker;
+  const { sessions, options, peer, stats } = worker;
   initSession(sessions, slot, worker.clock);
   sessions.sockets[slot * 2] = socket + 1;
   sessions.sockets[slot * 2 + 1] = 0;
+  sessions.clientWords[slot * 4] = peer.w0;
+  sessions.clientWords[slot * 4 + 1] = peer.w1;
+  sessions.clientWords[slot * 4 + 2] = peer.family === 4 ? MAPPED_WORD : peer.w2;
+  sessions.clientWords[slot * 4 + 3] = peer.w3;
+  sessions.clientPort[slot] = peer.port;
   sessions.app[slot] = app;
   sessions.country[slot] = country;
   sessions.clientRow[slot] = row + 1;
   sessions.state[slot] = STATE_CONNECTING;
-  worker.stats.totals[STAT_CURRENT]++;
+  stats.totals[STAT_CURRENT]++;
+  stats.totals[STAT_COUNTRY_OPENED + country]++;
   setTimerTicks(worker.timers, slot, ticksOf(options.connectTimeoutMs));
 }
 

@@ -9,7 +9,7 @@ import { releaseBackend } from '../route/select.ts';
 import { REASON_COMPLETED, REASON_NONE } from './close-reason.ts';
 import { STATE_CLOSING, STATE_FREE, STATE_RELAYING } from './sessions.ts';
 import { GLOBAL_SESSIONS } from './shared.ts';
-import { STAT_CURRENT, STAT_END } from './stats.ts';
+import { STAT_COUNTRY_ENDED, STAT_CURRENT, STAT_END } from './stats.ts';
 import { judgeEnd } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
@@ -67,6 +67,7 @@ function finishSession(worker: WorkerState, slot: number): void {
   releaseRow(worker, sessions.limitRow, slot);
   stats.totals[STAT_END + sessions.reason[slot]]++;
   stats.totals[STAT_CURRENT]--;
+  stats.totals[STAT_COUNTRY_ENDED + sessions.country[slot]]++;
   clearTimer(worker.timers, slot);
   sessions.state[slot] = STATE_FREE;
   freeSlot(sessions.slots, slot);

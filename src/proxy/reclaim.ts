@@ -6,9 +6,15 @@ import { openBackendState } from '../route/backend-state.ts';
 import { type ClientTable, releaseClient, releaseLocksOf } from '../route/client-table.ts';
 import { closeDescriptor, setResetOnClose } from '../sys/socket.ts';
 import { REASON_WORKER_LOST } from './close-reason.ts';
-import { openSharedSessions } from './sessions.ts';
+import { openSharedSessions, STATE_FREE } from './sessions.ts';
 import { CONTROL_ENGINE_FD, CONTROL_PARKED, GLOBAL_SESSIONS, PARKED_MAX } from './shared.ts';
-import { openWorkerStats, STAT_CURRENT, STAT_END } from './stats.ts';
+import {
+  openWorkerStats,
+  STAT_COUNTRY_ENDED,
+  STAT_COUNTRY_OPENED,
+  STAT_CURRENT,
+  STAT_END,
+} from './stats.ts';
 import type { WorkerMemory } from './worker-state.ts';
 
 /**
@@ -28,7 +34,7 @@ export function reclaimWorker(
   if (engineFd >= 0) closeDescriptor(engineFd);
   control[CONTROL_ENGINE_FD] = 0;
   releaseLocksOf(memory.clients, workerId);
-  const { sockets, backend, clientRow, limitRow } = openSharedSessions(memory.sessions);
+  const { sockets, backend, clientRow, limitRow, state } = openSharedSessions(memory.sessions);
   const { active } = openBackendState(memory.backendState);
   let lost = 0;
   for (let slot = 0; slot < backend.length; slot++) {
@@ -39,6 +45,8 @@ export function reclaimWorker(
     reclaimRow(clients, clientRow, slot, nowMs);
     reclaimRow(clients, limitRow, slot, nowMs);
     if (backend[slot] !== 0) backend[slot] = 0;
+    // The worker that takes over begins with free slots.
+    if (state[slot] !== STATE_FREE) state[slot] = STATE_FREE;
   }
   for (let index = 0; index < PARKED_MAX; index++) {
     reclaimSocket(control, CONTROL_PARKED + index * 2, hadDescriptors);
@@ -46,6 +54,7 @@ export function reclaimWorker(
   const { totals } = openWorkerStats(memory.stats);
   totals[STAT_END + REASON_WORKER_LOST] += lost;
   totals[STAT_CURRENT] = 0;
+  totals.copyWithin(STAT_COUNTRY_ENDED, STAT_COUNTRY_OPENED, STAT_COUNTRY_ENDED);
   Atomics.sub(new Int32Array(memory.global), GLOBAL_SESSIONS, lost);
   return lost;
 }

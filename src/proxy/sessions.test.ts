@@ -6,6 +6,7 @@ import {
   createSessions,
   initSession,
   openSharedSessions,
+  type SharedSessions,
   sharedSessionsBytes,
 } from './sessions.ts';
 import {
@@ -32,6 +33,7 @@ test('initSession() clears every field that a session before may have left', () 
   }
   // Set by admit() itself, or meaningless until the field that counts them says otherwise.
   const set = ['sockets', 'backend', 'incarnation', 'clientRow', 'app', 'country', 'state', 'free'];
+  set.push('clientWords', 'clientPort');
   const counted = ['failed', 'sendOffset', 'attemptAt', 'generation', 'pending'];
   initSession(sessions, 2, Float64Array.of(1000));
   for (const [name, field] of Object.entries(sessions)) {
@@ -63,13 +65,16 @@ test('bumpGeneration() goes through 24 bits and leaves out 0', () => {
 test('openSharedSessions() sees what the worker wrote, each field in its own place', () => {
   const buffer = new SharedArrayBuffer(sharedSessionsBytes(3));
   const worker = createSessions(buffer, 3);
-  worker.sockets.fill(1);
-  worker.backend.fill(2);
-  worker.clientRow.fill(3);
-  const { sockets, backend, clientRow } = openSharedSessions(buffer);
-  assert.deepEqual([...sockets], [1, 1, 1, 1, 1, 1]);
-  assert.deepEqual([...backend], [2, 2, 2]);
-  assert.deepEqual([...clientRow], [3, 3, 3]);
+  const names = Object.keys(openSharedSessions(buffer)) as (keyof SharedSessions)[];
+  for (const [at, name] of names.entries()) worker[name].fill(at + 1);
+  const control = openSharedSessions(buffer);
+  for (const [at, name] of names.entries()) {
+    const perSlot = control[name].length / 3;
+    assert.ok(perSlot === 1 || perSlot === 2 || perSlot === 4, name);
+    assert.deepEqual([...control[name]], new Array(control[name].length).fill(at + 1), name);
+  }
+  const bytes = names.reduce((sum, name) => sum + control[name].byteLength, 0);
+  assert.equal(bytes, buffer.byteLength, 'no room is left over or shared');
 });
 
 test('countConnect() puts a connect time into the bucket that holds it, and the rest into the last', () => {

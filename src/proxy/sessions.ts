@@ -3,7 +3,8 @@
 // An *endpoint* is slot * 2 + side (0 client, 1 backend); the socket across is endpoint ^ 1. A *direction* is named by its
 // source endpoint: bytes received there wait in its queue, a linked list through the buffers, to be sent at endpoint ^ 1.
 //
-// What the supervisor needs to give back after a worker died (sockets, reserved backend, client row) is in shared memory.
+// What the supervisor needs to give back after a worker died (sockets, reserved backend, client row), and what it shows of
+// open sessions, is in shared memory: the same arrays, written once by the worker, read by the control plane as they are.
 
 import { createSlotPool, type SlotPool } from '../base/slot-pool.ts';
 
@@ -31,10 +32,13 @@ export const ENDED_PASSED = 2;
 /** The source failed: the session is reset once what it sent before is delivered. */
 export const ENDED_ERROR = 3;
 
-/** Bytes per slot of the shared part: two sockets, a backend, a client row, a limit row. */
-const SHARED_BYTES = 20;
+/** Bytes per slot of the shared part: four float64, ten int32, three uint16, a byte. */
+const SHARED_BYTES = 79;
 
-/** Shared part; all values are stored + 1, so that untouched memory reads as "none". */
+/**
+ * Shared part. Sockets, backend and rows are stored + 1, so that untouched memory reads as "none". A reader that is not
+ * the worker looks at `generation` before and after: what changed meanwhile was another session.
+ */
 export interface SharedSessions {
   /** By endpoint: socket + 1. */
   readonly sockets: Int32Array;
@@ -44,10 +48,6 @@ export interface SharedSessions {
   readonly clientRow: Int32Array;
   /** By slot: the row that counts the client's sessions + 1. */
   readonly limitRow: Int32Array;
-}
-
-export interface Sessions extends SharedSessions {
-  readonly slots: SlotPool;
 
   // By slot.
   readonly state: Uint8Array;
@@ -55,6 +55,19 @@ export interface Sessions extends SharedSessions {
   readonly generation: Int32Array;
   readonly app: Uint16Array;
   readonly country: Uint16Array;
+  /** Four words of the client's address, IPv4 as ::ffff:0:0/96. */
+  readonly clientWords: Int32Array;
+  readonly clientPort: Uint16Array;
+  readonly acceptedAt: Float64Array;
+  readonly activityAt: Float64Array;
+  /** By endpoint: bytes received from it. */
+  readonly bytes: Float64Array;
+}
+
+export interface Sessions extends SharedSessions {
+  readonly slots: SlotPool;
+
+  // By slot.
   /** Of the backend when it was reserved: until the connect is done a new snapshot may have the index for another. */
   readonly incarnation: Uint16Array;
   readonly reason: Uint8Array;
@@ -70,9 +83,7 @@ export interface Sessions extends SharedSessions {
   readonly lastError: Int16Array;
   readonly longLived: Uint8Array;
   readonly resetOnClose: Uint8Array;
-  readonly acceptedAt: Float64Array;
   readonly attemptAt: Float64Array;
-  readonly activityAt: Float64Array;
 
   // By endpoint.
   readonly receiving: Uint8Array;
@@ -96,7 +107,6 @@ export interface Sessions extends SharedSessions {
   /** Small pump turns in a row: a bulk flow that fell quiet shows by it. */
   readonly quiet: Uint8Array;
   readonly bulkWanted: Uint8Array;
-  readonly bytes: Float64Array;
 }
 
 export function sharedSessionsBytes(capacity: number): number {
@@ -105,11 +115,27 @@ export function sharedSessionsBytes(capacity: number): number {
 
 export function openSharedSessions(buffer: SharedArrayBuffer): SharedSessions {
   const capacity = buffer.byteLength / SHARED_BYTES;
+  // Widest elements first, so that every array is aligned.
+  let at = 0;
+  const next = (bytes: number): number => {
+    const offset = at;
+    at += capacity * bytes;
+    return offset;
+  };
   return {
-    sockets: new Int32Array(buffer, 0, capacity * 2),
-    backend: new Int32Array(buffer, capacity * 8, capacity),
-    clientRow: new Int32Array(buffer, capacity * 12, capacity),
-    limitRow: new Int32Array(buffer, capacity * 16, capacity),
+    acceptedAt: new Float64Array(buffer, next(8), capacity),
+    activityAt: new Float64Array(buffer, next(8), capacity),
+    bytes: new Float64Array(buffer, next(16), capacity * 2),
+    sockets: new Int32Array(buffer, next(8), capacity * 2),
+    backend: new Int32Array(buffer, next(4), capacity),
+    clientRow: new Int32Array(buffer, next(4), capacity),
+    limitRow: new Int32Array(buffer, next(4), capacity),
+    generation: new Int32Array(buffer, next(4), capacity),
+    clientWords: new Int32Array(buffer, next(16), capacity * 4),
+    app: new Uint16Array(buffer, next(2), capacity),
+    country: new Uint16Array(buffer, next(2), capacity),
+    clientPort: new Uint16Array(buffer, next(2), capacity),
+    state: new Uint8Array(buffer, next(1), capacity),
   };
 }
 
@@ -119,10 +145,6 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
   return {
     ...openSharedSessions(shared),
     slots: createSlotPool(capacity),
-    state: new Uint8Array(capacity),
-    generation: new Int32Array(capacity),
-    app: new Uint16Array(capacity),
-    country: new Uint16Array(capacity),
     incarnation: new Uint16Array(capacity),
     reason: new Uint8Array(capacity),
     pending: new Uint8Array(capacity),
@@ -133,9 +155,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     trial: new Int32Array(capacity),
     longLived: new Uint8Array(capacity),
     resetOnClose: new Uint8Array(capacity),
-    acceptedAt: new Float64Array(capacity),
     attemptAt: new Float64Array(capacity),
-    activityAt: new Float64Array(capacity),
     receiving: new Uint8Array(endpoints),
     ended: new Uint8Array(endpoints),
     endReason: new Uint8Array(endpoints),
@@ -150,7 +170,6 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     streak: new Int16Array(endpoints),
     quiet: new Uint8Array(endpoints),
     bulkWanted: new Uint8Array(endpoints),
-    bytes: new Float64Array(endpoints),
   };
 }
 

@@ -1,7 +1,7 @@
 // Counters of one worker: a block of Float64 in shared memory with a single writer, read (and summed) by the control
 // plane at any time. Aligned 64-bit stores do not tear, so plain loads and stores do.
 
-import { BACKENDS_MAX } from '../limits.ts';
+import { BACKENDS_MAX, COUNTRIES_MAX } from '../limits.ts';
 import { CLOSE_REASONS, REJECT_REASONS } from './close-reason.ts';
 
 export const STAT_CONNECTIONS = 0;
@@ -19,13 +19,18 @@ export const STAT_UNBOUND_SESSIONS = 11;
 export const STAT_LIMIT_DRY_RUN = 12;
 export const STAT_FAIL_OPEN = 13;
 export const STAT_ACCESS_DRY_RUN = 14;
+/** Session slots ever used: open sessions are in slots below. */
+export const STAT_SLOTS = 15;
 /** By close reason. */
 export const STAT_END = 16;
 /** By rejection reason. */
 export const STAT_REJECTED = STAT_END + 32;
 /** By errno, 0 to 255. */
 export const STAT_ACCEPT_ERRORS = STAT_REJECTED + 32;
-const STATS = STAT_ACCEPT_ERRORS + 256;
+/** By country index of the client: sessions opened, and of those ended. */
+export const STAT_COUNTRY_OPENED = STAT_ACCEPT_ERRORS + 256;
+export const STAT_COUNTRY_ENDED = STAT_COUNTRY_OPENED + COUNTRIES_MAX;
+const STATS = STAT_COUNTRY_ENDED + COUNTRIES_MAX;
 
 /** Upper bounds of the connect-time histogram, in ms; one more bucket takes the rest. */
 export const CONNECT_MS_BUCKETS: readonly number[] = [

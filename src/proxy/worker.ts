@@ -43,7 +43,13 @@ import {
   CONTROL_PUBLICATIONS,
   PHASE_DRAINING,
 } from './shared.ts';
-import { STAT_BATCHES, STAT_BUFFERS_IN_USE, STAT_EVENTS, STAT_STALE_EVENTS } from './stats.ts';
+import {
+  STAT_BATCHES,
+  STAT_BUFFERS_IN_USE,
+  STAT_EVENTS,
+  STAT_SLOTS,
+  STAT_STALE_EVENTS,
+} from './stats.ts';
 import { TICK_MS, type WorkerState } from './worker-state.ts';
 
 const FOREVER = -1;
@@ -80,6 +86,7 @@ export function runBatch(
   runTimers(worker);
   if (worker.starvedCount > 0) feedStarved(worker);
   totals[STAT_BUFFERS_IN_USE] = worker.engine.buffersInUse();
+  totals[STAT_SLOTS] = worker.sessions.slots.fresh;
   if (worker.acceptPaused || worker.backoff[0] !== 0) reviewAccept(worker);
   // Pairs with the control plane's add after posting: a counted message is there to be received.
   if (Atomics.load(worker.control, CONTROL_PUBLICATIONS) !== worker.publicationsSeen) {

@@ -1,6 +1,7 @@
 // The tables of a worker against each other and against the engine, after a batch: counts of slots, timers, buffers,
 // operations in flight and reserved places must agree, and no session may be past its deadline.
 
+import { COUNTRIES_MAX } from '../limits.ts';
 import {
   RECEIVE_ARMED,
   RECEIVE_CANCELLING,
@@ -13,7 +14,7 @@ import {
   STATE_RELAYING,
 } from '../proxy/sessions.ts';
 import { GLOBAL_SESSIONS } from '../proxy/shared.ts';
-import { STAT_CURRENT } from '../proxy/stats.ts';
+import { STAT_COUNTRY_ENDED, STAT_COUNTRY_OPENED, STAT_CURRENT } from '../proxy/stats.ts';
 import type { WorkerState } from '../proxy/worker-state.ts';
 import type { SlotRecord } from './sim-checks.ts';
 import { BACKEND_INDEXES_MAX } from './sim-control.ts';
@@ -89,6 +90,12 @@ export function checkTables(
   }
   if (open !== sessions.slots.used) fail(`${sessions.slots.used} slots used, ${open} open`, index);
   if (stats.totals[STAT_CURRENT] !== open) fail('Open sessions are counted wrong', index);
+  let byCountry = 0;
+  for (let country = 0; country < COUNTRIES_MAX; country++) {
+    byCountry += stats.totals[STAT_COUNTRY_OPENED + country] as number;
+    byCountry -= stats.totals[STAT_COUNTRY_ENDED + country] as number;
+  }
+  if (byCountry !== open) fail(`${byCountry} sessions by country, ${open} open`, index);
   if (timers.count > open) fail('A timer leaked', index);
   if (starved > 0 && state.starvedCount === 0) fail('A starved direction is not listed', index);
   checkShared(world, index);
