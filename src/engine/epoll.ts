@@ -19,12 +19,10 @@ import {
 import { type Mapping, mapMemory, unmap } from '../sys/memory.ts';
 import {
   closeDescriptor,
-  type PeerAddress,
   readPeerAddress,
-  setKeepalive,
+  setLongLived,
   setNoDelay,
   setResetOnClose,
-  setUserTimeout,
   shutdownWrite,
   socketError,
 } from '../sys/socket.ts';
@@ -458,18 +456,9 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     return this.bufferCount - this.#buffers.freeCount;
   }
 
-  readPeer(socket: number, peer: PeerAddress): number {
-    return readPeerAddress(socket, peer);
-  }
-
-  setNoDelay(socket: number): void {
-    setNoDelay(socket);
-  }
-
-  setLongLived(socket: number, keepaliveSecs: number, userTimeoutSecs: number): void {
-    setKeepalive(socket, keepaliveSecs);
-    setUserTimeout(socket, userTimeoutSecs);
-  }
+  readonly readPeer = readPeerAddress;
+  readonly setNoDelay = setNoDelay;
+  readonly setLongLived = setLongLived;
 
   shutdownWrite(socket: number): void {
     shutdownWrite(socket);

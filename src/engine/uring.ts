@@ -11,12 +11,10 @@ import {
   acceptConnection,
   closeDescriptor,
   openSocket,
-  type PeerAddress,
   readPeerAddress,
-  setKeepalive,
+  setLongLived,
   setNoDelay,
   setResetOnClose,
-  setUserTimeout,
   shutdownWrite,
   socketError,
 } from '../sys/socket.ts';
@@ -401,18 +399,9 @@ export class UringEngine implements Proactor, PumpHost {
     return this.#buffers.inUse;
   }
 
-  readPeer(socket: number, peer: PeerAddress): number {
-    return readPeerAddress(socket, peer);
-  }
-
-  setNoDelay(socket: number): void {
-    setNoDelay(socket);
-  }
-
-  setLongLived(socket: number, keepaliveSecs: number, userTimeoutSecs: number): void {
-    setKeepalive(socket, keepaliveSecs);
-    setUserTimeout(socket, userTimeoutSecs);
-  }
+  readonly readPeer = readPeerAddress;
+  readonly setNoDelay = setNoDelay;
+  readonly setLongLived = setLongLived;
 
   shutdownWrite(socket: number): void {
     // Fails with ENOTCONN when the peer has reset: the next receive or send reports it.

@@ -19,11 +19,10 @@ import {
   openSocket,
   pipeEnds,
   readPeerAddress,
-  setKeepalive,
+  setLongLived,
   setNoDelay,
   setNonblocking,
   setResetOnClose,
-  setUserTimeout,
   shutdownWrite,
 } from './socket.ts';
 
@@ -168,8 +167,7 @@ test('a fresh socket takes every option, and has no peer yet', () => {
     assert.equal(setResetOnClose(fd), 0);
     assert.equal(setNonblocking(fd, true), 0);
     assert.equal(setNonblocking(fd, false), 0);
-    setKeepalive(fd, 60);
-    setUserTimeout(fd, 60);
+    setLongLived(fd, 60, 60);
     assert.equal(shutdownWrite(fd), -errno.ENOTCONN);
     const peer = { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 };
     assert.equal(readPeerAddress(fd, peer), -errno.ENOTCONN);

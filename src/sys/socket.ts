@@ -73,7 +73,7 @@ export function setNoDelay(fd: number): number {
 }
 
 /** Keepalive after `idleSecs` of silence, then every quarter of it, 4 probes; 0 leaves it off. */
-export function setKeepalive(fd: number, idleSecs: number): void {
+function setKeepalive(fd: number, idleSecs: number): void {
   if (idleSecs <= 0) return;
   setOption(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
   setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, Math.max(1, Math.round(idleSecs)));
@@ -82,8 +82,14 @@ export function setKeepalive(fd: number, idleSecs: number): void {
 }
 
 /** TCP_USER_TIMEOUT: how long sent data may stay unacknowledged before the kernel gives up; 0 keeps its default. */
-export function setUserTimeout(fd: number, seconds: number): void {
+function setUserTimeout(fd: number, seconds: number): void {
   if (seconds > 0) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, Math.round(seconds * 1000));
+}
+
+/** What matters only to sessions that last: keepalive and TCP_USER_TIMEOUT, in seconds, 0 = leave. */
+export function setLongLived(fd: number, keepaliveSecs: number, userTimeoutSecs: number): void {
+  setKeepalive(fd, keepaliveSecs);
+  setUserTimeout(fd, userTimeoutSecs);
 }
 
 /** Makes the next close(2) send RST instead of FIN (socket(7), SO_LINGER with time 0). */

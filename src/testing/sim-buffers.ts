@@ -1,6 +1,7 @@
 // The simulated buffer pool. A buffer's content is named, not stored: which end wrote it first and from which position.
 // The pool knows who holds a buffer, and fails the run when one is released twice, while it is sent, or by nobody.
 
+import { isStillScarce } from '../engine/proactor.ts';
 import { fail } from './sim-trace.ts';
 
 const FREE = 0;
@@ -17,6 +18,7 @@ export class SimBuffers {
   readonly #free: Int32Array;
   readonly #countsEarly: boolean;
   #freeCount: number;
+  #isScarce = false;
   #filledCount = 0;
   /** Buffers whose event was handed out and that were not released since. */
   held = 0;
@@ -88,6 +90,12 @@ export class SimBuffers {
   /** What the engine says is free. */
   countFree(): number {
     return this.#countsEarly ? this.#freeCount : this.#freeCount + this.#filledCount;
+  }
+
+  isScarce(): boolean {
+    const count = this.#state.length;
+    this.#isScarce = isStillScarce(this.#isScarce, count - this.countFree(), count);
+    return this.#isScarce;
   }
 
   allFree(): boolean {

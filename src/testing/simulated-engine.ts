@@ -45,7 +45,6 @@ export class SimulatedEngine implements proactor.Proactor {
   readonly canPump: boolean;
   /** Pumps started, and below the bytes moved: for comparison with the proxy's own statistics. */
   pumps = 0;
-  #isScarce = false;
   #bytesReceived = 0;
   #bytesSent = 0;
 
@@ -422,8 +421,7 @@ export class SimulatedEngine implements proactor.Proactor {
   }
 
   isScarce(): boolean {
-    this.#isScarce = proactor.isStillScarce(this.#isScarce, this.buffersInUse(), this.bufferCount);
-    return this.#isScarce;
+    return this.buffers.isScarce();
   }
 
   buffersInUse(): number {
@@ -481,12 +479,10 @@ export class SimulatedEngine implements proactor.Proactor {
     const end = this.sockets.endOfSocket(socket);
     if (endpoint >= 0) {
       this.sockets.checkAttached(endpoint, socket);
-      if (this.operations.inFlight(endpoint) > 0) {
-        this.#misuse('Closed with something in flight', endpoint);
-      }
-      if (this.operations.isInFlight(endpoint ^ 1, PUMP)) {
-        this.#misuse('Closed with a pump to it in flight', endpoint);
-      }
+      const busy = this.operations.inFlight(endpoint) > 0;
+      if (busy) this.#misuse('Closed with something in flight', endpoint);
+      const isTarget = this.operations.isInFlight(endpoint ^ 1, PUMP);
+      if (isTarget) this.#misuse('Closed with a pump to it in flight', endpoint);
     } else if (end >= 0 && this.sockets.endpointOf(end) >= 0) {
       fail('A socket was closed without its endpoint', this.#worker);
     }
@@ -496,8 +492,7 @@ export class SimulatedEngine implements proactor.Proactor {
       if (!reset && this.#network.fin[end] === 0) this.#checkFin(endpoint, end);
     }
     const backend = this.#host.leaving(this.#worker, endpoint);
-    if (isNow) this.closes.now(end, reset, backend);
-    else this.closes.add(end, reset, backend);
+    this.closes[isNow ? 'now' : 'add'](end, reset, backend);
     this.sockets.give(endpoint, socket);
   }
 
