@@ -66,8 +66,10 @@ for (const engine of ['uring', 'epoll', 'portable']) {
 
     test(`${engine}: RST crosses in both directions`, async () => {
       await scene.begin(hold);
-      for (const clientResets of [true, false]) {
+      for (const [count, clientResets] of [true, false].entries()) {
         const { client, server } = await scene.openPair();
+        // A backend that resets before the proxy has looked at its connect counts as one that refused.
+        await scene.untilGrown('edge_backend_connections_total', count + 1, { backend: 'a' });
         const [actor, other] = clientResets ? [client, server] : [server, client];
         const atOther = readToEnd(other);
         actor.resetAndDestroy();
