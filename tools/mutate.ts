@@ -122,8 +122,8 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'the client row is not released',
     file: 'src/proxy/end.ts',
-    search: '    releaseClient(worker.clients, row, ',
-    replace: '    void (worker.clients, row, ',
+    search: '  releaseClient(worker.clients, row, ',
+    replace: '  void (worker.clients, row, ',
   },
   {
     name: 'only one side is cancelled at the end',
