@@ -50,8 +50,20 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'the rest of a short send starts at the buffer again',
     file: 'src/proxy/relay.ts',
-    search: 'engine.send(target, sessions.generation[slot], socket, buffer, offset, left);',
-    replace: 'engine.send(target, sessions.generation[slot], socket, buffer, 0, left);',
+    search: 'engine.send(target, sessions.generation[slot], socket, buffer, offset, left)',
+    replace: 'engine.send(target, sessions.generation[slot], socket, buffer, 0, left)',
+  },
+  {
+    name: 'the buffer of a send that was done at once is not released',
+    file: 'src/proxy/relay.ts',
+    search: '    engine.releaseBuffer(buffer);\n    return true;',
+    replace: '    return true;',
+  },
+  {
+    name: 'a send that was done at once counts as in flight',
+    file: 'src/proxy/relay.ts',
+    search: '    isFree = sendBuffer(worker, target, buffer);',
+    replace: '    isFree = !sendBuffer(worker, target, buffer);',
   },
   {
     name: 'the buffer of a failed send is not released',

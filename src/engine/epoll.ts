@@ -368,26 +368,33 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     buffer: number,
     offset: number,
     bytes: number,
-  ): void {
+  ): boolean {
     this.#generation[endpoint] = generation;
-    const result = this.#watch(endpoint, socket);
-    if (result < 0) {
-      this.#finish(proactor.OP_SEND, endpoint, result);
-      return;
-    }
+    const watched = this.#watch(endpoint, socket);
+    const result = watched < 0 ? watched : this.#sendNow(socket, buffer, offset, bytes);
+    if (result === bytes) return true;
     this.#sendBuffer[endpoint] = buffer;
     this.#sendOffset[endpoint] = offset;
     this.#sendBytes[endpoint] = bytes;
-    this.#trySend(endpoint);
+    this.#reportSend(endpoint, result);
+    return false;
+  }
+
+  #sendNow(socket: number, buffer: number, offset: number, bytes: number): number {
+    const base = this.#buffers.address[buffer];
+    // Two calls: a choice between two BigInts would be a BigInt on the heap.
+    if (offset === 0) return os.sendBytes(socket, base, bytes);
+    return os.sendBytes(socket, base + BigInt(offset), bytes);
   }
 
   #trySend(endpoint: number): void {
-    const base = this.#buffers.address[this.#sendBuffer[endpoint]];
+    const socket = this.#socket[endpoint];
+    const buffer = this.#sendBuffer[endpoint];
     const offset = this.#sendOffset[endpoint];
-    const result =
-      offset === 0
-        ? os.sendBytes(this.#socket[endpoint], base, this.#sendBytes[endpoint])
-        : os.sendBytes(this.#socket[endpoint], base + BigInt(offset), this.#sendBytes[endpoint]);
+    this.#reportSend(endpoint, this.#sendNow(socket, buffer, offset, this.#sendBytes[endpoint]));
+  }
+
+  #reportSend(endpoint: number, result: number): void {
     if (result === -EAGAIN) {
       this.#ready[endpoint] &= ~WRITABLE;
       this.#wants[endpoint] |= WANT_SEND;

@@ -320,7 +320,7 @@ export class PortableEngine implements proactor.Proactor {
     buffer: number,
     offset: number,
     bytes: number,
-  ): void {
+  ): boolean {
     const connection = this.#connection(socket);
     connection.endpoint = endpoint;
     connection.generation = generation;
@@ -332,6 +332,7 @@ export class PortableEngine implements proactor.Proactor {
       const result = failure || (error ? errnoOf(error) : bytes);
       this.#emit(proactor.OP_SEND, endpoint, generation, result);
     });
+    return false;
   }
 
   /** Only for sessions that end: the socket is destroyed, so that a write in flight lets go of its buffer. */

@@ -3,8 +3,8 @@
 // Identity: an operation belongs to an *endpoint* (slot * 2 + side: one socket of a session) and a 24-bit *generation* of
 // its slot, so a late completion for a reused slot is recognised. Results are numbers: negative is -errno (as the kernel
 // has it), for every engine. At most one connect, one receive, one send and one pump are in flight per endpoint: more than
-// one send would reorder the stream. Every started operation reports exactly one event with `more` 0, cancelled or not;
-// `close`, `reset`, `shutdownWrite` and the `cancel…` calls themselves report nothing.
+// one send would reorder the stream. Every started operation reports exactly one event with `more` 0, cancelled or not,
+// but for a `send` that said it is done already; `close`, `reset`, `shutdownWrite` and the `cancel…` calls report nothing.
 //
 // Events of one socket come in the order in which the engine did the work: an end of stream never overtakes the failed
 // send that explains it.
@@ -110,7 +110,10 @@ export interface Proactor {
   receive(endpoint: number, generation: number, socket: number): void;
   /** Ends a receive early: its last event has result -ECANCELED (or what arrived before). */
   cancelReceive(endpoint: number, generation: number): void;
-  /** Sends `bytes` at `offset` of a pooled buffer, which the caller keeps until the event. */
+  /**
+   * Sends `bytes` at `offset` of a pooled buffer, which the caller keeps until the event. True: all of it is sent already,
+   * and no event follows.
+   */
   send(
     endpoint: number,
     generation: number,
@@ -118,7 +121,7 @@ export interface Proactor {
     buffer: number,
     offset: number,
     bytes: number,
-  ): void;
+  ): boolean;
   /** Moves bytes from `source` to `target` inside the kernel until an event with `more` 0. False: not possible now. */
   pump(endpoint: number, generation: number, source: number, target: number): boolean;
   /** Ends a pump once nothing waits in its pipe: last event -ECANCELED. */

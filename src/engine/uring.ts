@@ -181,7 +181,7 @@ export class UringEngine implements Proactor, PumpHost {
     buffer: number,
     offset: number,
     bytes: number,
-  ): void {
+  ): boolean {
     this.#socket[endpoint] = socket;
     this.#sendBuffer[endpoint] = buffer;
     this.#sendOffset[endpoint] = offset;
@@ -190,6 +190,7 @@ export class UringEngine implements Proactor, PumpHost {
     const high = this.#buffers.addressHigh[buffer];
     const identity = OP_SEND | (generation << 8);
     this.#entries.send(socket, endpoint, identity, low, high, offset, bytes);
+    return false;
   }
 
   cancel(endpoint: number, generation: number, socket: number): void {

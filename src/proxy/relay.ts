@@ -156,7 +156,8 @@ function enqueue(worker: WorkerState, endpoint: number, buffer: number): void {
   if (sessions.queueCount[endpoint] >= queueMax(worker)) stopReceive(worker, endpoint);
 }
 
-function sendBuffer(worker: WorkerState, target: number, buffer: number): void {
+/** Starts sending a buffer, which is given back when all of it is sent. Whether that is so already. */
+function sendBuffer(worker: WorkerState, target: number, buffer: number): boolean {
   const { sessions, engine } = worker;
   const slot = target >> 1;
   const socket = sessions.sockets[target] - 1;
@@ -165,11 +166,16 @@ function sendBuffer(worker: WorkerState, target: number, buffer: number): void {
     sessions.sends[target] = sends + 1;
     if (sends === NODELAY_AT_SEND && (target & 1) === 1) engine.setNoDelay(socket);
   }
+  const bytes = worker.bufferBytes[buffer];
+  if (engine.send(target, sessions.generation[slot], socket, buffer, 0, bytes)) {
+    engine.releaseBuffer(buffer);
+    return true;
+  }
   sessions.sending[target] = buffer + 1;
   sessions.sendOffset[target] = 0;
   sessions.sentAt[target] = worker.clock[0];
   sessions.pending[slot]++;
-  engine.send(target, sessions.generation[slot], socket, buffer, 0, worker.bufferBytes[buffer]);
+  return false;
 }
 
 export function onSend(worker: WorkerState, target: number, result: number): void {
@@ -191,13 +197,14 @@ export function onSend(worker: WorkerState, target: number, result: number): voi
   }
   const offset = sessions.sendOffset[target] + result;
   if (offset < bufferBytes[buffer]) {
-    sessions.sendOffset[target] = offset;
-    sessions.sentAt[target] = worker.clock[0];
-    sessions.pending[slot]++;
     const socket = sessions.sockets[target] - 1;
     const left = bufferBytes[buffer] - offset;
-    engine.send(target, sessions.generation[slot], socket, buffer, offset, left);
-    return;
+    if (!engine.send(target, sessions.generation[slot], socket, buffer, offset, left)) {
+      sessions.sendOffset[target] = offset;
+      sessions.sentAt[target] = worker.clock[0];
+      sessions.pending[slot]++;
+      return;
+    }
   }
   sessions.sending[target] = 0;
   sessions.activityAt[slot] = worker.clock[0];
@@ -205,20 +212,21 @@ export function onSend(worker: WorkerState, target: number, result: number): voi
   sendNext(worker, target);
 }
 
-/** The socket is free: the next buffer, or what waits for an empty queue. */
+/** The socket is free: the next buffers, or what waits for an empty queue. */
 function sendNext(worker: WorkerState, target: number): void {
   const { sessions, bufferNext } = worker;
   const source = target ^ 1;
-  const head = sessions.queueHead[source];
-  if (head !== 0) {
-    const next = bufferNext[head - 1];
+  let isFree = true;
+  while (isFree && sessions.queueHead[source] !== 0) {
+    const buffer = sessions.queueHead[source] - 1;
+    const next = bufferNext[buffer];
     sessions.queueHead[source] = next;
     if (next === 0) sessions.queueTail[source] = 0;
     sessions.queueCount[source]--;
-    sendBuffer(worker, target, head - 1);
+    isFree = sendBuffer(worker, target, buffer);
   }
   if (sessions.receiving[source] === RECEIVE_IDLE) continueReceive(worker, source);
-  if (head === 0 && sessions.ended[source] !== OPEN) passEnd(worker, source);
+  if (isFree && sessions.ended[source] !== OPEN) passEnd(worker, source);
 }
 
 /** Starts what the direction should do next, when nothing is in flight at its source. */

@@ -101,6 +101,8 @@ export class EngineDriver {
   readonly #cleanups: (() => void)[] = [];
   readonly #portableListeners: PortableListener[] = [];
   #waiting: EngineEvent[] = [];
+  /** Sends that were done when they started: cases see them as events, first in the next batch. */
+  #sentAtOnce: EngineEvent[] = [];
   #batchSeen: () => void = () => {};
   #violation = '';
 
@@ -156,7 +158,8 @@ export class EngineDriver {
   #takeBatch(count: number): void {
     const { events } = this.engine;
     // Copied first: a blocking engine's events are valid until the next wait, and takers start operations.
-    const batch: EngineEvent[] = [];
+    const batch = this.#sentAtOnce;
+    this.#sentAtOnce = [];
     for (let at = 0; at < count * proactor.EVENT_WORDS; at += proactor.EVENT_WORDS) {
       batch.push({
         operation: events[at + proactor.EVENT_OP] as number,
@@ -247,7 +250,10 @@ export class EngineDriver {
 
   send(link: Link, buffer: number, offset: number, bytes: number): void {
     this.#start(proactor.OP_SEND, link.endpoint, link.generation);
-    this.engine.send(link.endpoint, link.generation, link.socket, buffer, offset, bytes);
+    const { endpoint, generation, socket } = link;
+    if (!this.engine.send(endpoint, generation, socket, buffer, offset, bytes)) return;
+    const operation = proactor.OP_SEND;
+    this.#sentAtOnce.push({ operation, endpoint, generation, result: bytes, buffer: -1, more: 0 });
   }
 
   pump(source: Link, target: Link): void {

@@ -25,8 +25,11 @@ export interface SimEngineOptions {
   readonly acceptErrorChance: number;
   /** Descriptors this worker may have open. */
   readonly descriptorsMax: number;
-  /** Buffers count as used when the kernel takes them (epoll) rather than when their event is handed out (uring). */
-  readonly countsEarly: boolean;
+  /**
+   * Buffers count as used when the kernel takes them rather than when their event is handed out, and a send that went out
+   * whole at once has no event.
+   */
+  readonly likeEpoll: boolean;
 }
 
 /** What the world does for the engine, and is told of. */

@@ -120,6 +120,22 @@ export class SimOperations {
     this.#completions.push(time, op, endpoint, generation, result, buffer, more);
   }
 
+  /** Its result is known to the caller already: no event follows. */
+  finishAtOnce(endpoint: number, operation: number, result: number): void {
+    const at = endpoint * OPERATIONS + operation;
+    if (this.#state[at] !== RUNNING) this.#misuse('Done after its end', endpoint);
+    this.#state[at] = NONE;
+    const kind = TRACE_EVENTS[operation] as number;
+    this.#trace.add(
+      kind,
+      this.#options.worker,
+      endpoint,
+      result,
+      this.#generation[at] as number,
+      0,
+    );
+  }
+
   postAccept(tag: number, result: number, more: number): void {
     const lane = this.#options.slots * 2 + tag;
     const time = this.#visible(lane, lane);

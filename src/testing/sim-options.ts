@@ -82,7 +82,7 @@ function drawEngine(
     descriptorErrorChance: maybe(random, 0.001, 0.02),
     acceptErrorChance: maybe(random, 0.001, 0.02),
     descriptorsMax: random.chance(0.1) ? random.whole(4, 40) : slots * 2 + 64,
-    countsEarly: random.chance(0.5),
+    likeEpoll: random.chance(0.5),
   };
 }
 

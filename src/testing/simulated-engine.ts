@@ -68,6 +68,8 @@ export class SimulatedEngine implements proactor.Proactor {
   readonly #sendBytes: Int32Array;
   readonly #sendDone: Int32Array;
   readonly #sendAll: Uint8Array;
+  /** A send is being started that may be done at once. */
+  #isStarting = false;
 
   constructor(
     network: SimNetwork,
@@ -82,7 +84,7 @@ export class SimulatedEngine implements proactor.Proactor {
     this.bufferCount = options.bufferCount;
     this.canPump = options.canPump;
     this.sockets = new SimSockets(network, endpoints, options.descriptorsMax, options.worker);
-    this.buffers = new SimBuffers(options.bufferCount, options.countsEarly);
+    this.buffers = new SimBuffers(options.bufferCount, options.likeEpoll);
     this.#network = network;
     this.#random = random;
     this.#trace = trace;
@@ -279,7 +281,7 @@ export class SimulatedEngine implements proactor.Proactor {
     buffer: number,
     offset: number,
     bytes: number,
-  ): void {
+  ): boolean {
     this.sockets.attach(endpoint, socket);
     this.#start(endpoint, generation, SEND);
     if (this.#isRunning(endpoint ^ 1, PUMP)) this.#misuse('A send beside a pump', endpoint);
@@ -294,7 +296,11 @@ export class SimulatedEngine implements proactor.Proactor {
     this.#sendDone[endpoint] = 0;
     this.#sendAll[endpoint] = this.#random.chance(0.5) ? 1 : 0;
     this.buffers.lock(buffer);
+    this.#isStarting = this.options.likeEpoll;
     this.#trySend(endpoint);
+    const isDone = this.#isStarting && !this.operations.isInFlight(endpoint, SEND);
+    this.#isStarting = false;
+    return isDone;
   }
 
   /** As io_uring with MSG_WAITALL, or as a plain non-blocking send, which may be short. */
@@ -324,7 +330,9 @@ export class SimulatedEngine implements proactor.Proactor {
 
   #endSend(endpoint: number, result: number): void {
     this.buffers.unlock(this.#sendBuffer[endpoint]);
-    this.operations.report(endpoint, SEND, result, proactor.NO_BUFFER, 0);
+    const atOnce = this.#isStarting && result === this.#sendBytes[endpoint];
+    if (atOnce) this.operations.finishAtOnce(endpoint, SEND, result);
+    else this.operations.report(endpoint, SEND, result, proactor.NO_BUFFER, 0);
   }
 
   // ---- cancel, pump ------------------------------------------------------------------------------------------------
