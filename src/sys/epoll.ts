@@ -1,7 +1,7 @@
 // epoll(7) and the socket calls of a readiness engine, as plain native calls. Results: negative is -errno.
 // struct epoll_event is packed on x86-64 (12 bytes) and aligned elsewhere (16 bytes).
 
-import { checked, MINUS_ONE, native, num } from './native.ts';
+import { checked, native, num } from './native.ts';
 import {
   SCRATCH_SOCKADDR,
   SCRATCH_STRUCT,
@@ -58,8 +58,8 @@ export function removeWatch(epoll: bigint, fd: number): number {
 
 /** Events written at `events`, at most `max`; waits `timeoutMs`, -1 = no limit. */
 export function waitEpoll(epoll: bigint, events: bigint, max: number, timeoutMs: number): number {
-  const timeout = timeoutMs < 0 ? MINUS_ONE : num(timeoutMs);
-  return checked(native.epoll_wait(epoll, events, num(max), timeout));
+  // num(-1) has the low 32 bits of -1, all that an int parameter takes; a choice between two BigInts would be boxed.
+  return checked(native.epoll_wait(epoll, events, num(max), num(timeoutMs)));
 }
 
 /** A non-blocking accepted socket, or -errno (accept4(2)). */
