@@ -2,8 +2,9 @@
 // reports the completion; edge-triggered, each socket registered once. An operation that can be done at once is done when
 // it is started, and its event is handed out by the next wait, so an exchange costs epoll_wait, recv and send.
 //
-// A receive that came back short has emptied the socket (epoll(7)), so no call is spent to hear EAGAIN, unless the peer has
-// closed: then reading goes on to the end of the stream.
+// A receive that came back short has emptied the socket (epoll(7)), so no call is spent to hear EAGAIN; nor to hear the end
+// of the stream where the event before had told of the peer's FIN. The exceptions are errors and urgent bytes, before which
+// a receive stops short though more waits: then reading goes on.
 
 import { readMonotonic } from '../sys/clock.ts';
 import * as os from '../sys/epoll.ts';
@@ -52,8 +53,10 @@ const KIND_BITS = 2;
 /** Bits of `#ready`. */
 const READABLE = 1;
 const WRITABLE = 2;
-/** The peer closed or failed: read on until the end. */
-const HANGUP = 4;
+/** The peer's FIN is there: what waits now is the end of the stream. */
+const ENDED = 4;
+/** An error or an urgent byte (EPOLLPRI) is there: a short receive tells nothing. */
+const UNSURE = 8;
 
 /** Bits of `#wants`: the operations in flight at an endpoint. */
 const WANT_CONNECT = 1;
@@ -182,8 +185,9 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     let ready = this.#ready[endpoint];
     if ((mask & os.EPOLLIN) !== 0) ready |= READABLE;
     if ((mask & os.EPOLLOUT) !== 0) ready |= WRITABLE;
-    if (failed || (mask & os.EPOLLRDHUP) !== 0) ready |= READABLE | HANGUP;
-    if (failed) ready |= WRITABLE;
+    if ((mask & os.EPOLLRDHUP) !== 0) ready |= READABLE | ENDED;
+    if ((mask & (os.EPOLLERR | os.EPOLLPRI)) !== 0) ready |= READABLE | UNSURE;
+    if (failed) ready |= READABLE | WRITABLE;
     this.#ready[endpoint] = ready;
     if ((this.#wants[endpoint] & WANT_CONNECT) !== 0) {
       this.#finishConnect(endpoint, failed);
@@ -305,7 +309,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#registered[endpoint] = 1;
     this.#ready[endpoint] = 0;
     this.#wants[endpoint] = 0;
-    const mask = os.EPOLLIN | os.EPOLLOUT | os.EPOLLRDHUP | os.EPOLLET;
+    const mask = os.EPOLLIN | os.EPOLLPRI | os.EPOLLOUT | os.EPOLLRDHUP | os.EPOLLET;
     const data = (serial << KIND_BITS) | KIND_ENDPOINT;
     return os.addWatch(this.#epoll, socket, mask, endpoint, data);
   }
@@ -335,7 +339,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
       const result = os.receiveBytes(socket, buffers.address[buffer], buffers.bytesArgument);
       if (result <= 0) {
         returnBuffer(buffers, buffer);
-        if (result === -EAGAIN) this.#ready[endpoint] &= ~READABLE;
+        if (result === -EAGAIN) this.#ready[endpoint] &= ~(READABLE | UNSURE);
         else if (result !== -EINTR) this.#endReceive(endpoint, result);
         return;
       }
@@ -343,8 +347,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
       const isLast = buffers.isScarce;
       if (isLast) this.#wants[endpoint] &= ~WANT_RECEIVE;
       this.emit(proactor.OP_RECEIVE, endpoint, generation, result, buffer, isLast ? 0 : 1);
-      if (result < this.bufferBytes && (this.#ready[endpoint] & HANGUP) === 0) {
-        this.#ready[endpoint] &= ~READABLE;
+      if (result < this.bufferBytes && (this.#ready[endpoint] & UNSURE) === 0) {
+        // After the last one the end is for the next receive to find.
+        if ((this.#ready[endpoint] & ENDED) === 0) this.#ready[endpoint] &= ~READABLE;
+        else if (!isLast) this.#endReceive(endpoint, 0);
         return;
       }
       if (isLast) return;

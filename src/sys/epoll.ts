@@ -12,6 +12,7 @@ import {
 import { AF_INET, AF_INET6, encodeSockaddrWords } from './sockaddr.ts';
 
 export const EPOLLIN = 1;
+export const EPOLLPRI = 2;
 export const EPOLLOUT = 4;
 export const EPOLLERR = 8;
 export const EPOLLHUP = 16;

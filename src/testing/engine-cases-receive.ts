@@ -82,6 +82,26 @@ const STREAM_CASES: readonly EngineCase[] = [
     },
   },
   {
+    // A read stops short before an urgent byte though more waits behind it, and nothing else will come to say so.
+    name: 'receive() brings what is behind an urgent byte',
+    async run(driver) {
+      const listener = await driver.listening();
+      for (const [slot, ends] of [false, true].entries()) {
+        const link = await driver.acceptedLink(slot * 2, listener);
+        link.peer.write(streamBytes(1000));
+        link.peer.writeUrgent();
+        link.peer.write(streamBytes(1000, 1000));
+        if (ends) link.peer.finish();
+        await driver.turns();
+        const flow = echo(driver, link);
+        await driver.until('the bytes', () => link.peer.receivedBytes === 2000);
+        assertContent(link.peer.content(), streamBytes(2000));
+        link.peer.finish();
+        await driver.until('the end', () => flow.end === 0);
+      }
+    },
+  },
+  {
     name: 'receive() of a reset reports -ECONNRESET, never a clean end',
     async run(driver) {
       const link = await driver.link(0);

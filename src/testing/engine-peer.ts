@@ -35,6 +35,7 @@ const SO_REUSEPORT = 15n;
 const SO_SNDBUF = 7n;
 const SO_RCVBUF = 8n;
 const MSG_NOSIGNAL = 0x4000n;
+const MSG_OOB = 1n;
 /** Bytes moved by one call of a peer. */
 const TRANSFER_BYTES = 1 << 18;
 const TRANSFER_BYTES_N = BigInt(TRANSFER_BYTES);
@@ -120,6 +121,12 @@ export class Peer {
   write(data: Uint8Array): void {
     if (data.length > 0) this.#outgoing.push(Buffer.from(data));
     this.#flush();
+  }
+
+  /** One urgent byte (TCP URG), which is no part of the stream that its receiver reads. */
+  writeUrgent(): void {
+    assert(this.flushed, 'Bytes before the urgent one still wait');
+    need(checked(native.send(num(this.fd), transfer.address, 1n, MSG_OOB)), 'send an urgent byte');
   }
 
   /** FIN, after what was written. */
