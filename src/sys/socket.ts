@@ -42,6 +42,7 @@ const TCP_FASTOPEN = 23n;
 const IPPROTO_IPV6 = 41n;
 const IPV6_V6ONLY = 26n;
 const SHUT_WR = 1n;
+const MSG_PEEK_DONTWAIT = 0x42n;
 const F_GETFL = 3n;
 const F_SETFL = 4n;
 const O_NONBLOCK = 0o4000;
@@ -106,6 +107,11 @@ export function shutdownWrite(fd: number): number {
 
 export function closeDescriptor(fd: number): number {
   return checked(native.close(num(fd), 0n));
+}
+
+/** What a receive would give now: 1 when a byte waits, which stays; 0 at the end of the stream; or -errno. */
+export function peekByte(fd: number): number {
+  return checked(native.recv(num(fd), VALUE_POINTER, 1n, MSG_PEEK_DONTWAIT));
 }
 
 /** Sets or clears O_NONBLOCK: for listeners, and for splice(2), which has no flag of its own for sockets. */

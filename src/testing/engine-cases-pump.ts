@@ -42,6 +42,23 @@ const MOVING_CASES: readonly EngineCase[] = [
     },
   },
   {
+    name: 'pump() that meets an urgent byte is cancelled, never ended, and receives go on from there',
+    async run(driver) {
+      const [client, backend] = await session(driver);
+      client.peer.write(streamBytes(1000));
+      client.peer.writeUrgent();
+      client.peer.write(streamBytes(1000, 1000));
+      client.peer.finish();
+      await driver.turns();
+      const pumped = new Pumped(driver, client, backend);
+      assert.equal(errnoName((await lastOf(driver, pumped)).result), errnoName(ECANCELED));
+      const flow = new Flow(driver, client, backend).start();
+      await driver.until('the end', () => flow.end === 0);
+      await driver.until('the bytes', () => backend.peer.receivedBytes >= 2000);
+      assertContent(backend.peer.content(), streamBytes(2000));
+    },
+  },
+  {
     name: 'pump() on accepted sockets nothing was received from',
     async run(driver) {
       const listener = await driver.listening();
