@@ -63,6 +63,7 @@ test('loadConfig() gives the documented defaults', () => {
     rateLimitWindowSecs: 1,
     rateLimitBurst: 10,
     rateLimitDryRun: false,
+    accessDryRun: false,
     circuitFailureThreshold: 5,
     circuitSuccessThreshold: 3,
     circuitTimeoutSecs: 10,
