@@ -27,6 +27,7 @@ import {
   shutdownWrite,
   socketError,
 } from '../sys/socket.ts';
+import { EndpointQueue } from './endpoint-queue.ts';
 import {
   closeBuffers,
   type EpollBuffers,
@@ -100,10 +101,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly #sendOffset: Int32Array;
   readonly #sendBytes: Int32Array;
   /** Endpoints to be served by the next wait without a new readiness event; a ring, each at most once. */
-  readonly #queue: Int32Array;
-  readonly #queued: Uint8Array;
-  #queueHead = 0;
-  #queueCount = 0;
+  readonly #queue: EndpointQueue;
 
   private constructor(epoll: number, options: proactor.EngineOptions) {
     const endpoints = options.slots * 2;
@@ -125,8 +123,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#sendBuffer = new Int32Array(endpoints);
     this.#sendOffset = new Int32Array(endpoints);
     this.#sendBytes = new Int32Array(endpoints);
-    this.#queue = new Int32Array(endpoints);
-    this.#queued = new Uint8Array(endpoints);
+    this.#queue = new EndpointQueue(endpoints);
     this.#pump = new SplicePump(this, endpoints);
     os.addWatch(this.#epoll, this.#wakeFd, os.EPOLLIN, 0, KIND_WAKE);
   }
@@ -148,7 +145,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     // Completions at hand go first; but every second time the sockets are looked at, so that none waits for ever.
     this.#skippedPoll = this.#made.count > 0 && !this.#skippedPoll;
     if (!this.#skippedPoll) {
-      const idle = this.#made.count === 0 && this.#queueCount === 0;
+      const idle = this.#made.count === 0 && this.#queue.count === 0;
       this.#poll(idle ? Math.ceil(timeoutMs) : 0);
     }
     const { count } = this.#made;
@@ -214,21 +211,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     }
   }
 
-  #enqueue(endpoint: number): void {
-    if (this.#queued[endpoint] === 1) return;
-    this.#queued[endpoint] = 1;
-    this.#queue[(this.#queueHead + this.#queueCount) % this.#queue.length] = endpoint;
-    this.#queueCount++;
-  }
-
   /** One turn for each endpoint queued so far; those that want more queue again. */
   #serveQueue(): void {
-    for (let turns = Math.min(this.#queueCount, READY_MAX); turns > 0; turns--) {
-      const endpoint = this.#queue[this.#queueHead];
-      this.#queueHead = (this.#queueHead + 1) % this.#queue.length;
-      this.#queueCount--;
-      this.#queued[endpoint] = 0;
-      this.#serve(endpoint);
+    for (let turns = Math.min(this.#queue.count, READY_MAX); turns > 0; turns--) {
+      this.#serve(this.#queue.take());
     }
   }
 
@@ -324,7 +310,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
       return;
     }
     this.#wants[endpoint] |= WANT_RECEIVE;
-    if ((this.#ready[endpoint] & READABLE) !== 0) this.#enqueue(endpoint);
+    if ((this.#ready[endpoint] & READABLE) !== 0) this.#queue.add(endpoint);
   }
 
   #tryReceive(endpoint: number): void {
@@ -355,7 +341,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
       }
       if (isLast) return;
     }
-    this.#enqueue(endpoint);
+    this.#queue.add(endpoint);
   }
 
   #endReceive(endpoint: number, result: number): void {
@@ -437,13 +423,13 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   awaitReadable(endpoint: number, _generation: number, _socket: number, blocked: boolean): void {
     this.#wants[endpoint] |= WANT_PUMP_READ;
     if (blocked) this.#ready[endpoint] &= ~READABLE;
-    else this.#enqueue(endpoint);
+    else this.#queue.add(endpoint);
   }
 
   awaitWritable(endpoint: number, _generation: number, _socket: number, blocked: boolean): void {
     this.#wants[endpoint] |= WANT_PUMP_WRITE;
     if (blocked) this.#ready[endpoint ^ 1] &= ~WRITABLE;
-    else this.#enqueue(endpoint);
+    else this.#queue.add(endpoint);
   }
 
   cancelReadable(endpoint: number, generation: number): void {

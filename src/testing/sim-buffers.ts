@@ -67,6 +67,13 @@ export class SimBuffers {
     return this.#state[buffer] === HELD && this.#locked[buffer] === 0;
   }
 
+  /** What is wrong with sending `bytes` at `offset` of a buffer, '' = nothing. */
+  refusal(buffer: number, offset: number, bytes: number): string {
+    if (!this.isHeld(buffer)) return 'A send from a buffer not held';
+    const inside = bytes > 0 && offset >= 0 && offset + bytes <= this.bytesIn(buffer);
+    return inside ? '' : 'A send outside what the buffer holds';
+  }
+
   lock(buffer: number): void {
     this.#locked[buffer] = 1;
   }

@@ -88,6 +88,16 @@ export class SimNetwork {
     this.#delayMs = new Float32Array(endsMax);
   }
 
+  /** Makes two ends the ends of one session for good: 1 = now, 0 = they were already, -1 = one is another session's. */
+  join(end: number, other: number): number {
+    const { pair } = this;
+    if (pair[end] === other && pair[other] === end) return 0;
+    if (pair[end] >= 0 || pair[other] >= 0) return -1;
+    pair[end] = other;
+    pair[other] = end;
+    return 1;
+  }
+
   /** A connection; returns its even end, the one that connected. */
   connection(connecting: number, accepting: number, bufferMax: number, delayMs: number): number {
     const end = this.ends;

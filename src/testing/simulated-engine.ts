@@ -229,13 +229,9 @@ export class SimulatedEngine implements proactor.Proactor {
 
   /** The two sockets of a session are known: from now on they must stay a pair. */
   #pair(endpoint: number, end: number, other: number): void {
-    const { pair } = this.#network;
-    const same = pair[end] === other && pair[other] === end;
-    if (same) return;
-    if (pair[end] >= 0 || pair[other] >= 0) this.#misuse('A socket changed sessions', endpoint);
-    pair[end] = other;
-    pair[other] = end;
-    this.#host.paired(this.#worker, endpoint >> 1);
+    const joined = this.#network.join(end, other);
+    if (joined < 0) this.#misuse('A socket changed sessions', endpoint);
+    if (joined > 0) this.#host.paired(this.#worker, endpoint >> 1);
   }
 
   #tryReceive(endpoint: number): void {
@@ -285,10 +281,8 @@ export class SimulatedEngine implements proactor.Proactor {
     this.sockets.attach(endpoint, socket);
     this.#start(endpoint, generation, SEND);
     if (this.#isRunning(endpoint ^ 1, PUMP)) this.#misuse('A send beside a pump', endpoint);
-    if (!this.buffers.isHeld(buffer)) this.#misuse('A send from a buffer not held', endpoint);
-    if (bytes <= 0 || offset < 0 || offset + bytes > this.buffers.bytesIn(buffer)) {
-      this.#misuse('A send outside what the buffer holds', endpoint);
-    }
+    const refusal = this.buffers.refusal(buffer, offset, bytes);
+    if (refusal !== '') this.#misuse(refusal, endpoint);
     this.#trace.add(TRACE.send, this.#worker, endpoint, buffer, offset, bytes);
     this.#sendBuffer[endpoint] = buffer;
     this.#sendOffset[endpoint] = offset;
@@ -316,10 +310,8 @@ export class SimulatedEngine implements proactor.Proactor {
       const origin = this.buffers.originOf(buffer);
       const result = this.#network.write(end, wanted);
       if (result === -EAGAIN) return;
-      if (result < 0) {
-        this.#endSend(endpoint, done > 0 ? done : result);
-        return;
-      }
+      if (result < 0) this.#endSend(endpoint, done > 0 ? done : result);
+      if (result < 0) return;
       this.#bytesSent += result;
       checkOrder(this.#network, this.#worker, endpoint, end, origin, position, result);
       this.#sendDone[endpoint] = done + result;
