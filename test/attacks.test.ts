@@ -3,7 +3,6 @@
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import {
   backendName,
@@ -21,7 +20,7 @@ import {
   startProxy,
   TEST_ENGINE,
 } from '../src/testing/proxy-process.ts';
-import { echo, sayName, startBackend } from '../src/testing/test-backends.ts';
+import { echo, sayName, startBackend, trickle } from '../src/testing/test-backends.ts';
 import { until } from '../src/testing/wait.ts';
 
 const MB = 2 ** 20;
@@ -55,14 +54,6 @@ test('attack: thousands of clients that open and say nothing cost next to nothin
   for (const client of silent) client.destroy();
   await proxy.untilMetric('edge_connections_current', 0);
 });
-
-/** Sends small pieces for ever: the flow never looks like a bulk one, which would move into the kernel. */
-function trickle(socket: Socket): void {
-  const timer = setInterval(() => {
-    if (socket.writableLength < 65_536) socket.write(Buffer.alloc(8192, 'x'));
-  }, 1);
-  socket.on('close', () => clearInterval(timer));
-}
 
 test('attack: clients that read nothing cannot keep the buffers from others', {
   skip: NOT_PORTABLE,

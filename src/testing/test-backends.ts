@@ -120,6 +120,20 @@ export function sayName(name: string): ConnectionHandler {
   };
 }
 
+/** Sends small pieces until the client ends: the flow never looks like a bulk one, which would move into the kernel. */
+export function trickle(socket: Socket): void {
+  const timer = setInterval(() => {
+    if (socket.writableLength < 65_536) socket.write(Buffer.alloc(8192, 'x'));
+  }, 1);
+  const stop = (): void => clearInterval(timer);
+  socket.on('close', stop);
+  socket.on('end', () => {
+    stop();
+    socket.end();
+  });
+  socket.resume();
+}
+
 /** Keeps the connection, reads and says nothing by itself: the test drives the socket. */
 export function hold(socket: Socket): void {
   socket.pause();
