@@ -280,6 +280,24 @@ test('timeout: a session that keeps talking outlives the idle timeout many times
   client.destroy();
 });
 
+for (const clientReads of [true, false]) {
+  const who = clientReads ? 'client' : 'backend';
+  test(`timeout: a slow ${who} still gets the whole of a stream that had ended before`, async () => {
+    await using scene = await openScene({ HALF_CLOSED_TIMEOUT_SECS: 0.3 });
+    await scene.begin(hold);
+    const { client, server } = await scene.openPair();
+    const [reader, writer] = clientReads ? [client, server] : [server, client];
+    reader.pause();
+    const hash = await sendBulk(writer, MB / 2, 11);
+    writer.end();
+    const atWriter = readToEnd(writer);
+    // All of it is with the proxy's kernel by now, and the session is over; only then does the reader begin.
+    await scene.ended('half_closed_timeout');
+    assert.equal((await atWriter).end, 'ECONNRESET', 'its own direction is cut');
+    assert.deepEqual(await hashStream(reader), { bytes: MB / 2, hash, end: 'fin' });
+  });
+}
+
 test('timeout: a half-closed session that stays silent ends, one that talks does not', async () => {
   await using scene = await openScene({ HALF_CLOSED_TIMEOUT_SECS: 0.4 });
   await scene.begin(hold);

@@ -116,8 +116,14 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a session that failed is closed by FIN',
     file: 'src/proxy/end.ts',
-    search: 'sessions.resetOnClose[slot] = reason === REASON_COMPLETED ? 0 : 1;',
+    search: 'sessions.resetOnClose[slot] = sidesToReset(sessions, slot, reason);',
     replace: 'sessions.resetOnClose[slot] = 0;',
+  },
+  {
+    name: 'a time-out takes the rest of a whole stream from a slow reader',
+    file: 'src/proxy/end.ts',
+    search: '  if (!isOwnDecision(reason)) return RESET_CLIENT | RESET_BACKEND;\n',
+    replace: '  if (reason > 0) return RESET_CLIENT | RESET_BACKEND;\n  void isOwnDecision;\n',
   },
   {
     name: 'the queue is kept at the end',

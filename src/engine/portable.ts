@@ -335,13 +335,15 @@ export class PortableEngine implements proactor.Proactor {
     return false;
   }
 
-  /** Only for sessions that end: the socket is destroyed, so that a write in flight lets go of its buffer. */
+  /** For sessions that end: with a write in flight, which must let go of its buffer, the socket is destroyed here already. */
   cancel(_endpoint: number, _generation: number, socket: number): void {
     const connection = this.#connections.get(socket);
     if (connection === undefined) return;
     connection.left = null;
     this.#failed(connection, -ECANCELED);
-    abort(connection.socket);
+    const { connecting, writableLength } = connection.socket;
+    if (connecting || writableLength > 0) abort(connection.socket);
+    else connection.socket.pause();
   }
 
   pump(): boolean {
@@ -409,7 +411,7 @@ export class PortableEngine implements proactor.Proactor {
     this.#connections.delete(socket);
   }
 
-  /** libuv closes descriptors at once. */
+  /** libuv closes descriptors at once; one whose FIN waits for the next turn of the loop a turn later. */
   closeNow(endpoint: number, socket: number, how: number): void {
     if (how === 1) this.reset(endpoint, socket);
     else this.close(endpoint, socket);

@@ -6,16 +6,33 @@ import { freeSlot } from '../base/slot-pool.ts';
 import { clearTimer } from '../base/timer-wheel.ts';
 import { releaseClient } from '../route/client-table.ts';
 import { releaseBackend } from '../route/select.ts';
-import { REASON_COMPLETED, REASON_NONE } from './close-reason.ts';
-import { STATE_CLOSING, STATE_FREE, STATE_RELAYING } from './sessions.ts';
+import {
+  REASON_COMPLETED,
+  REASON_DRAINED,
+  REASON_HALF_CLOSED_TIMEOUT,
+  REASON_IDLE_TIMEOUT,
+  REASON_NONE,
+  REASON_SHUTDOWN,
+} from './close-reason.ts';
+import {
+  ENDED_PASSED,
+  type Sessions,
+  STATE_CLOSING,
+  STATE_FREE,
+  STATE_RELAYING,
+} from './sessions.ts';
 import { GLOBAL_SESSIONS } from './shared.ts';
 import { STAT_COUNTRY_ENDED, STAT_CURRENT, STAT_END } from './stats.ts';
 import { judgeEnd } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
+/** Bits of `resetOnClose`, by side. */
+const RESET_CLIENT = 1;
+const RESET_BACKEND = 2;
+
 /**
  * Ends the session for `reason`: by FIN when it completed, by RST otherwise, because a truncated stream must not look
- * complete. Only the first call counts.
+ * complete (sidesToReset() says which sides). Only the first call counts.
  */
 export function endSession(worker: WorkerState, slot: number, reason: number): void {
   const { sessions, engine } = worker;
@@ -25,7 +42,7 @@ export function endSession(worker: WorkerState, slot: number, reason: number): v
   if (sessions.state[slot] === STATE_RELAYING) judgeEnd(worker, slot, reason);
   sessions.state[slot] = STATE_CLOSING;
   sessions.reason[slot] = reason;
-  sessions.resetOnClose[slot] = reason === REASON_COMPLETED ? 0 : 1;
+  sessions.resetOnClose[slot] = sidesToReset(sessions, slot, reason);
   discardQueue(worker, slot * 2);
   discardQueue(worker, slot * 2 + 1);
   if (sessions.pending[slot] === 0) {
@@ -36,6 +53,30 @@ export function endSession(worker: WorkerState, slot: number, reason: number): v
     const socket = sessions.sockets[endpoint] - 1;
     if (socket >= 0) engine.cancel(endpoint, sessions.generation[slot], socket);
   }
+}
+
+/**
+ * An RST throws away what the kernel has not delivered yet. Where no peer asked for one (a time-out, a drain, the shutdown) a
+ * side that has been given the other's whole stream and its FIN is closed without: a slow reader gets all of it.
+ */
+function sidesToReset(sessions: Sessions, slot: number, reason: number): number {
+  if (reason === REASON_COMPLETED) return 0;
+  if (!isOwnDecision(reason)) return RESET_CLIENT | RESET_BACKEND;
+  const { ended } = sessions;
+  return (
+    (ended[slot * 2 + 1] === ENDED_PASSED ? 0 : RESET_CLIENT) |
+    (ended[slot * 2] === ENDED_PASSED ? 0 : RESET_BACKEND)
+  );
+}
+
+/** Neither peer failed: the proxy ends the session. */
+function isOwnDecision(reason: number): boolean {
+  return (
+    reason === REASON_IDLE_TIMEOUT ||
+    reason === REASON_HALF_CLOSED_TIMEOUT ||
+    reason === REASON_DRAINED ||
+    reason === REASON_SHUTDOWN
+  );
 }
 
 /** Gives back what was received at `endpoint` and not sent yet; a buffer in flight stays until its event. */
@@ -60,8 +101,8 @@ export function settleClosing(worker: WorkerState, slot: number): void {
 function finishSession(worker: WorkerState, slot: number): void {
   const { sessions, stats } = worker;
   const client = slot * 2;
-  closeEndpoint(worker, client, sessions.resetOnClose[slot]);
-  closeEndpoint(worker, client + 1, sessions.resetOnClose[slot]);
+  closeEndpoint(worker, client, sessions.resetOnClose[slot] & RESET_CLIENT);
+  closeEndpoint(worker, client + 1, sessions.resetOnClose[slot] >> 1);
   releaseReserved(worker, slot);
   releaseRow(worker, sessions.clientRow, slot);
   releaseRow(worker, sessions.limitRow, slot);

@@ -82,6 +82,7 @@ export interface Sessions extends SharedSessions {
   readonly trial: Int32Array;
   readonly lastError: Int16Array;
   readonly longLived: Uint8Array;
+  /** Which sides are closed by RST: 1 the client, 2 the backend. */
   readonly resetOnClose: Uint8Array;
   readonly attemptAt: Float64Array;
 

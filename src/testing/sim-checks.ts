@@ -364,7 +364,7 @@ export class SimChecks {
     }
     if ((endpoint & 1) === 0) this.#judge(index, slot, end);
     const reason = sessions.reason[slot] as number;
-    if (reset !== (reason !== REASON_COMPLETED)) {
+    if (reset !== this.#isReset(reason, end)) {
       fail(`Ended by ${reset ? 'RST' : 'FIN'} for ${nameOf(reason)}`, index, slot);
     }
     if ((endpoint & 1) === 1) return;
@@ -378,6 +378,12 @@ export class SimChecks {
     record.connectResult[slot] = 0;
     record.halfAt[slot] = Number.POSITIVE_INFINITY;
     this.ended[index * CLOSE_REASONS.length + reason]++;
+  }
+
+  /** Whether a socket is to end by RST: where nobody failed, one that has its whole stream and FIN is left to get it. */
+  #isReset(reason: number, end: number): boolean {
+    if (reason === REASON_COMPLETED) return false;
+    return end < 0 || !isOwnDecision(reason) || this.world.network.shut[end] === 0;
   }
 
   #judge(index: number, slot: number, client: number): void {
@@ -434,12 +440,7 @@ export class SimChecks {
     }
     if (!right) fail(`Ended for ${nameOf(reason)}, which it is not`, index, slot);
     const quiet = now - (record.movedAt[slot] as number) > STUCK_MS;
-    const gaveUp =
-      reason === REASON_IDLE_TIMEOUT ||
-      reason === REASON_HALF_CLOSED_TIMEOUT ||
-      reason === REASON_DRAINED ||
-      reason === REASON_SHUTDOWN;
-    if (backend < 0 || !quiet || !gaveUp) return;
+    if (backend < 0 || !quiet || !isOwnDecision(reason)) return;
     this.#checkStuck(index, slot, client, backend);
     this.#checkStuck(index, slot, backend, client);
   }
@@ -478,6 +479,15 @@ export class SimChecks {
 
 function nameOf(reason: number): string {
   return CLOSE_REASONS[reason]?.name ?? String(reason);
+}
+
+function isOwnDecision(reason: number): boolean {
+  return (
+    reason === REASON_IDLE_TIMEOUT ||
+    reason === REASON_HALF_CLOSED_TIMEOUT ||
+    reason === REASON_DRAINED ||
+    reason === REASON_SHUTDOWN
+  );
 }
 
 function isTimeout(result: number): boolean {

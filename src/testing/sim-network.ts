@@ -61,6 +61,8 @@ export class SimNetwork {
   readonly over: Uint8Array;
   /** The owner has closed the descriptor. */
   readonly closed: Uint8Array;
+  /** The owner has sent FIN, or tried to. */
+  readonly shut: Uint8Array;
   /** For ends of the proxy: its other end of the same session, -1 until known. */
   readonly pair: Int32Array;
   readonly sendBytesMax: Int32Array;
@@ -81,6 +83,7 @@ export class SimNetwork {
     this.error = new Uint8Array(endsMax);
     this.over = new Uint8Array(endsMax);
     this.closed = new Uint8Array(endsMax);
+    this.shut = new Uint8Array(endsMax);
     this.pair = new Int32Array(endsMax).fill(-1);
     this.sendBytesMax = new Int32Array(endsMax);
     this.windowBytes = new Int32Array(endsMax);
@@ -173,6 +176,7 @@ export class SimNetwork {
 
   /** FIN after what was written. On a connection that is over it does nothing (ENOTCONN). */
   shutdown(end: number): void {
+    this.shut[end] = 1;
     if (this.over[end] === 1 || this.fin[end] !== FIN_NONE) return;
     this.fin[end] = FIN_WRITTEN;
     this.#deliverLater(end);
