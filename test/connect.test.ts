@@ -153,11 +153,12 @@ test('connect: clients that leave while their backend is still being connected l
   await using hole = await openBlackhole();
   await using proxy = await startProxy({
     backends: [{ id: 'hole', port: hole.port }],
-    settings: { CONNECT_TIMEOUT_MS: 400 },
+    settings: { CONNECT_TIMEOUT_MS: 1000 },
   });
   const before = await proxy.settledDescriptors();
   const clients = await Promise.all(Array.from({ length: 60 }, () => openClient(proxy.address)));
-  await proxy.untilMetric('edge_backend_connections_current', 60, { backend: 'hole' });
+  // Not "60 at once": on a busy machine the first attempt may be over before the last begins.
+  await proxy.untilMetric('edge_connections_total', 60);
   clients.forEach((client, index) => {
     if (index % 2 === 0) client.resetAndDestroy();
     else client.destroy();
