@@ -46,7 +46,8 @@ export class AccessPublisher {
       if (reason === this.#failure) return false;
       this.#failure = reason;
       this.errors++;
-      logger.error('The access table cannot be read, the last good list stays', { reason });
+      const fields = { event: 'access_unreadable', reason };
+      logger.error('The access table cannot be read, the last good list stays', fields);
       return false;
     }
     const text = JSON.stringify(table);
@@ -60,6 +61,7 @@ export class AccessPublisher {
     const list = openAccessList(buffer);
     const closed = [...apps].filter(([, app]) => isDenied(restDecision(list, app)));
     logger.info('Access list in force', {
+      event: 'access_reloaded',
       rows,
       skipped: problems.length,
       unmatched: closed.length === 0 ? 'allowed' : `denied at ${closed.map(([app]) => app)}`,
@@ -71,7 +73,7 @@ export class AccessPublisher {
   #report(problems: readonly RowProblem[]): void {
     const { logger } = this.#options;
     for (const { id, column, value, reason } of problems.slice(0, PROBLEMS_TOLD_MAX)) {
-      const fields = { table: 'access', id, column, value, reason };
+      const fields = { event: 'routing_problem', table: 'access', id, column, value, reason };
       logger.warn('A row of routing.db is skipped', fields);
     }
     const more = problems.length - PROBLEMS_TOLD_MAX;

@@ -106,6 +106,7 @@ export class BackendDrains {
       this.#targets.set(id, { index, incarnation, drain, ...fresh });
     }
     this.#logger.info('A backend is draining', {
+      event: 'drain_started',
       backend: id,
       open: this.#open(index),
       closeAt: drain.closeAt === null ? 'never' : new Date(drain.closeAt * 1000).toISOString(),
@@ -119,7 +120,8 @@ export class BackendDrains {
     this.#targets.delete(id);
     revokeEnds(this.#state, index);
     Atomics.and(this.#state.gate, index, ~GATE_DRAIN);
-    this.#logger.info('A backend is not draining any more', { backend: id });
+    const fields = { event: 'drain_cancelled', backend: id };
+    this.#logger.info('A backend is not draining any more', fields);
   }
 
   #open(index: number): number {
@@ -160,7 +162,7 @@ export class BackendDrains {
     target.emptyLooks++;
     if (target.emptyLooks < EMPTY_LOOKS) return;
     revokeEnds(this.#state, target.index);
-    this.#logger.info('A draining backend is empty', { backend: id });
+    this.#logger.info('A draining backend is empty', { event: 'drain_empty', backend: id });
   }
 
   /** True when workers have something to end. */
@@ -173,7 +175,8 @@ export class BackendDrains {
       target.credit = 1;
       target.creditAtMs = nowMs;
       const pace = closeRate === null ? {} : { closeRate };
-      this.#logger.warn('A drain is over, its sessions are ended', { backend: id, open, ...pace });
+      const fields = { event: 'drain_over', backend: id, open, ...pace };
+      this.#logger.warn('A drain is over, its sessions are ended', fields);
     }
     const left = endsLeft(this.#state, index, incarnation);
     let count = open - left;

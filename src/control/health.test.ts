@@ -180,6 +180,7 @@ test('HealthChecker gates a backend only at the unhealthy threshold, and opens i
     {
       level: 'warn',
       message: 'A backend is unhealthy',
+      event: 'backend_unhealthy',
       backend: 'a',
       from: 'healthy',
       to: 'unhealthy',
@@ -188,6 +189,7 @@ test('HealthChecker gates a backend only at the unhealthy threshold, and opens i
     {
       level: 'info',
       message: 'A backend is healthy again',
+      event: 'backend_healthy',
       backend: 'a',
       from: 'unhealthy',
       to: 'healthy',

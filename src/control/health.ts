@@ -330,7 +330,8 @@ export class HealthChecker {
     target.healthy = success;
     this.#setGate(target.index, success);
     const [from, to] = success ? ['unhealthy', 'healthy'] : ['healthy', 'unhealthy'];
-    const fields = { backend: target.row.id, from, to, reason };
+    const event = success ? 'backend_healthy' : 'backend_unhealthy';
+    const fields = { event, backend: target.row.id, from, to, reason };
     if (success) this.#settings.onRecovered?.(target.index);
     if (success) this.#logger.info('A backend is healthy again', fields);
     else this.#logger.warn('A backend is unhealthy', fields);
@@ -340,7 +341,8 @@ export class HealthChecker {
     const nowMs = this.#world.nowMs();
     if (nowMs - this.#lackReportedMs < LACK_REPORT_MS) return;
     this.#lackReportedMs = nowMs;
-    this.#logger.warn('Health checks cannot be made, states stay as they are', { reason });
+    const fields = { event: 'health_checks_impossible', reason };
+    this.#logger.warn('Health checks cannot be made, states stay as they are', fields);
   }
 
   /** Every backend under check. */

@@ -24,6 +24,7 @@ import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { BackendDrains } from './drain.ts';
+import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
 import { closeWhenStopped, type Listener, openListeners, reserveListeners } from './listeners.ts';
@@ -72,13 +73,14 @@ function reportProblems(logger: Logger, { problems }: RoutingRows): void {
     const what = served
       ? `The ${column.split('_', 1)[0]} columns of a row of routing.db are ignored`
       : 'A row of routing.db is skipped';
-    logger.warn(what, { id, column, value, reason });
+    logger.warn(what, { event: 'routing_problem', id, column, value, reason });
   }
 }
 
 /** Everything `run` holds open, so that it can be closed in order. */
 class Supervisor {
   readonly #config: Config;
+  readonly #events = new EventBus();
   readonly #logger: Logger;
   readonly #closers: (() => void)[] = [];
   #pool!: WorkerPool;
@@ -106,7 +108,8 @@ class Supervisor {
 
   constructor(config: Config, logger: Logger) {
     this.#config = config;
-    this.#logger = logger;
+    this.#logger = this.#events.tap(logger);
+    for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
     this.#manager = new ServiceNotifier(process.env, logger);
     this.#usesNative = usesNative(config.engine);
     // Without SO_REUSEPORT only one thread can listen on an address.
@@ -181,19 +184,9 @@ class Supervisor {
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
-    this.#admin = await startAdmin({
-      listen: config.metricsListen,
-      logger: this.#logger,
-      pool: this.#pool,
-      publisher: this.#publisher,
-      backendState: this.#backendState,
-      clients: openClientTable(clients, CONTROL_OWNER_ID),
-      reloadErrors: () => this.#reloadErrors + this.#access.errors,
-      accessRows: () => this.#access.rows,
-      health: this.#health,
-      isReady: () => !this.#stopping,
-    });
+    this.#admin = await this.#startAdmin(clients);
     this.#logger.info('Listening', {
+      event: 'started',
       addresses: this.#listeners.map(({ app, address }) => `${app}@${address}`),
       admin: this.#admin?.address ?? 'off',
       engine: this.#pool.engines().join(', '),
@@ -224,6 +217,21 @@ class Supervisor {
     ]);
   }
 
+  #startAdmin(clients: SharedArrayBuffer): Promise<AdminServer | null> {
+    return startAdmin({
+      listen: this.#config.metricsListen,
+      logger: this.#logger,
+      pool: this.#pool,
+      publisher: this.#publisher,
+      backendState: this.#backendState,
+      clients: openClientTable(clients, CONTROL_OWNER_ID),
+      reloadErrors: () => this.#reloadErrors + this.#access.errors,
+      accessRows: () => this.#access.rows,
+      health: this.#health,
+      isReady: () => !this.#stopping,
+    });
+  }
+
   #followRouting(db: RoutingDb): void {
     const { dbPath, dbReloadSecs } = this.#config;
     const start = (open?: RoutingDb): { close(): void } =>
@@ -234,6 +242,7 @@ class Supervisor {
         onError: (error) => {
           this.#reloadErrors++;
           this.#logger.error('routing.db cannot be read, the last good data stays', {
+            event: 'routing_unreadable',
             path: dbPath,
             reason: errorMessage(error),
           });
@@ -260,7 +269,8 @@ class Supervisor {
     // Also when only columns of checks or drains changed: workers do not see those.
     this.#followRows(rows);
     if (!changed) return;
-    this.#logger.info('Routing reloaded', { version, backends: rows.backends.length });
+    const fields = { event: 'routing_reloaded', version, backends: rows.backends.length };
+    this.#logger.info('Routing reloaded', fields);
   }
 
   #openDrains(): BackendDrains {
@@ -288,12 +298,14 @@ class Supervisor {
     const onTable = (loaded: LoadedGeoTable): void => {
       this.#pool.publish('geo', loaded.buffer);
       this.#logger.info('Country data reloaded', {
+        event: 'geo_reloaded',
         path: geoipPath,
         description: loaded.description,
       });
     };
     const onError = (error: ProxyError): void => {
       this.#logger.error('Country data cannot be read, the last good data stays', {
+        event: 'geo_unreadable',
         path: geoipPath,
         reason: error.message,
       });
@@ -313,11 +325,13 @@ class Supervisor {
 
   #noteBreaker(backend: number, change: number): void {
     const id = this.#publisher.backendId(backend);
-    if (change === BREAKER_OPENED) {
-      this.#logger.warn('A backend is ejected after failures', { backend: id });
+    const opened = change === BREAKER_OPENED;
+    const fields = { event: opened ? 'breaker_opened' : 'breaker_closed', backend: id };
+    if (opened) {
+      this.#logger.warn('A backend is ejected after failures', fields);
       return;
     }
-    this.#logger.info('A backend is taken back after successful trials', { backend: id });
+    this.#logger.info('A backend is taken back after successful trials', fields);
     this.#rampUp(backend);
   }
 
@@ -348,7 +362,7 @@ class Supervisor {
   #followSignals(): void {
     const stop = (signal: NodeJS.Signals): void => this.#stop(signal);
     const reload = (): void => {
-      this.#logger.info('Reloading on SIGHUP');
+      this.#logger.info('Reloading on SIGHUP', { event: 'reload_requested' });
       const now = Math.round(monotonicMs() * 1000);
       void this.#manager.send({ RELOADING: 1, MONOTONIC_USEC: now });
       this.#reloadAll();
@@ -369,14 +383,14 @@ class Supervisor {
 
   #stop(signal: string): void {
     if (this.#stopping) {
-      this.#logger.warn('Second signal: ending at once', { signal });
+      this.#logger.warn('Second signal: ending at once', { event: 'stopping', signal });
       this.#pool.command(COMMAND_STOP);
       return;
     }
     this.#stopping = true;
     const { shutdownTimeoutSecs } = this.#config;
     const open = this.#sum(STAT_CURRENT);
-    this.#logger.info('Draining', { signal, open, shutdownTimeoutSecs });
+    this.#logger.info('Draining', { event: 'draining', signal, open, shutdownTimeoutSecs });
     void this.#manager.send({
       STOPPING: 1,
       STATUS: `Draining ${open} sessions for at most ${shutdownTimeoutSecs} s`,

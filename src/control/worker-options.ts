@@ -34,6 +34,7 @@ export function sessionLimit(config: Config, logger: Logger): number {
   const wanted = config.maxConnections ?? Math.min(possible, MAX_CONNECTIONS_DEFAULT);
   if (wanted > possible) {
     logger.warn('EDGEPROXY_MAX_CONNECTIONS is more than the descriptor limit allows', {
+      event: 'config_problem',
       maxConnections: wanted,
       possible,
       descriptors: soft,

@@ -173,7 +173,8 @@ export class WorkerPool {
     // One line for all workers that say the same.
     if (report.refusal !== '' && !this.#refusals.has(report.refusal)) {
       this.#refusals.add(report.refusal);
-      logger.warn(`Running on ${report.engine}: ${report.refusal}`, { engine: report.engine });
+      const fields = { event: 'engine_fallback', engine: report.engine };
+      logger.warn(`Running on ${report.engine}: ${report.refusal}`, fields);
     }
     if (report.slowNatives.length === 0) return;
     logger.warn('Native calls are slow on this Node.js', {
@@ -213,6 +214,7 @@ export class WorkerPool {
     );
     const reason = failure === null ? 'it ended without an order' : errorMessage(failure);
     this.#options.logger.error('A worker died and is replaced', {
+      event: 'worker_died',
       worker: member.id,
       reason,
       sessionsLost,
@@ -225,12 +227,17 @@ export class WorkerPool {
     // Publications may have gone to the dead thread: the new one starts from the latest of each.
     member.memory = { ...member.memory, ...this.#common, control: createControlBlock() };
     member.thread = this.#spawn(member.wakeFd);
+    const { logger } = this.#options;
+    const worker = member.id;
     this.#launch(member).then(
-      () => this.#options.logger.info('A worker was replaced', { worker: member.id }),
+      () => logger.info('A worker was replaced', { event: 'worker_replaced', worker }),
       (error: unknown) => {
         if (error instanceof ProxyError && error.code === 'ERR_ENGINE')
           this.#options.onFatal(error);
-        else this.#options.logger.error('A worker cannot start', { reason: errorMessage(error) });
+        else {
+          const fields = { event: 'worker_failed', worker, reason: errorMessage(error) };
+          logger.error('A worker cannot start', fields);
+        }
       },
     );
   }
