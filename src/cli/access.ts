@@ -10,14 +10,9 @@ import {
   matchText,
   rowApp,
 } from '../control/access-rows.ts';
+import { jsonAccess } from '../control/access-verdict.ts';
 import { readAccess } from '../control/routing-db.ts';
-import {
-  decideAccess,
-  decidingRow,
-  isDenied,
-  openAccessList,
-  restDecision,
-} from '../route/access-list.ts';
+import { isDenied, openAccessList, restDecision } from '../route/access-list.ts';
 import { problemText, withDb } from './backend.ts';
 import { EXIT_DONE, print, printJson, printProblem } from './output.ts';
 import { formatTable } from './table.ts';
@@ -83,40 +78,4 @@ export function removeOne(match: string, flags: ConfigFlags): number {
   withDb(flags, true, (db) => removeAccess(db, app, match));
   print(`Removed the row of ${subject(matchText(match), app)}`);
   return EXIT_DONE;
-}
-
-/** What the access list says about a client, for `explain`. */
-export interface AccessVerdict {
-  readonly allowed: boolean;
-  /** The row that decides; null: none matches. */
-  readonly row: AccessRow | null;
-  readonly reason: string;
-}
-
-/** `words`: IPv4 as IPv4-mapped. The same code as the data plane's. */
-export function accessVerdict(
-  rows: readonly AccessRow[],
-  app: string,
-  words: readonly number[],
-  country: number,
-): AccessVerdict {
-  const index = app === ANY ? 0 : 1;
-  const list = openAccessList(compileAccess(rows, new Map([[app, index]])).buffer);
-  if (list === null) return { allowed: true, row: null, reason: 'there is no access list' };
-  const [w0, w1, w2, w3] = words as [number, number, number, number];
-  const decision = decideAccess(list, index, w0, w1, w2, w3, country);
-  const row = rows[decidingRow(decision)] ?? null;
-  const allowed = !isDenied(decision);
-  if (row === null) {
-    const reason = allowed ? 'no row matches' : 'no row matches, and there are rows that allow';
-    return { allowed, row, reason };
-  }
-  const [, action, match, note] = row;
-  const whose = rowApp(row) === ANY ? 'all apps' : `app ${rowApp(row)}`;
-  const why = note === null ? '' : `: ${note}`;
-  return { allowed, row, reason: `by the row "${action} ${match}" for ${whose}${why}` };
-}
-
-export function jsonAccess(row: AccessRow): Record<string, unknown> {
-  return { app: rowApp(row), action: row[1], match: row[2], note: row[3] };
 }

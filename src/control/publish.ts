@@ -64,6 +64,7 @@ export class Publisher {
   #regions: RegionMap;
   #publication: Publication | null = null;
   #rows: readonly RawBackend[] = [];
+  #problems: readonly RowProblem[] = [];
   readonly #backendIndexes = new Map<string, number>();
   readonly #backendIds: string[] = [];
   readonly #incarnations = new Uint16Array(BACKENDS_MAX);
@@ -117,6 +118,21 @@ export class Publisher {
     return this.#publication?.version ?? 0;
   }
 
+  /** All rows of the last publication, by id, with or without an index. */
+  get rows(): readonly RawBackend[] {
+    return this.#rows;
+  }
+
+  /** What was wrong with rows at the last publication. */
+  get problems(): readonly RowProblem[] {
+    return this.#problems;
+  }
+
+  /** The default map or the operator's, with the regions that rows and POP added. */
+  get regionMap(): RegionMap {
+    return this.#regions;
+  }
+
   /** The backends of the last publication that have an index. */
   currentBackends(): { readonly id: string; readonly index: number }[] {
     return this.#rows.flatMap(({ id }) => {
@@ -130,7 +146,12 @@ export class Publisher {
    */
   publish(rows: readonly RawBackend[], problems: RowProblem[]): Publication {
     const last = this.#publication;
-    if (last && sameRows(rows, this.#rows)) return { ...last, changed: false };
+    this.#problems = problems;
+    if (last && sameRows(rows, this.#rows)) {
+      // Their check columns may differ: workers do not see those.
+      this.#rows = rows;
+      return { ...last, changed: false };
+    }
     const version = (last?.version ?? 0) + 1;
     this.#restIndexes(rows, version);
     this.#addRegions(rows);

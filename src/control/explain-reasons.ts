@@ -1,9 +1,9 @@
 // The words of `explain`: why a backend is chosen, loses or cannot be chosen. Pure, from candidate
 // to sentence.
 
-import type { RawBackend } from '../control/routing-rows.ts';
 import type { Candidate } from '../route/select.ts';
 import type { ExplainedCandidate } from './explain.ts';
+import type { RawBackend } from './routing-rows.ts';
 
 /** By tier; each reads after "it is" and after "tier N is". */
 const TIER_TEXT = [
@@ -23,8 +23,9 @@ export function numberText(value: number): string {
   return Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(6)));
 }
 
-function exclusionText(candidate: Candidate, backend: RawBackend): string {
-  switch (candidate.excluded) {
+/** Why no new client goes to `backend`. */
+function exclusionText(excluded: Candidate['excluded'], backend: RawBackend): string {
+  switch (excluded) {
     case 'disabled':
       return backend.deleted ? 'removed' : 'disabled';
     case 'weight 0':
@@ -38,7 +39,7 @@ function exclusionText(candidate: Candidate, backend: RawBackend): string {
     case 'path':
       return 'no path to it';
     default:
-      return candidate.excluded;
+      return excluded;
   }
 }
 
@@ -49,7 +50,7 @@ export function candidateReason(
   best: Candidate | null,
   bestId: string | null,
 ): string {
-  if (candidate.excluded !== '') return exclusionText(candidate, backend);
+  if (candidate.excluded !== '') return exclusionText(candidate.excluded, backend);
   if (best === null || candidate.index === best.index) {
     return `chosen: ${tierText(candidate.tier)}`;
   }
