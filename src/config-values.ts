@@ -4,7 +4,7 @@
 // not tell the user what is wrong.
 
 import * as v from 'valibot';
-import { APP_PATTERN, HTTP_PATH_PATTERN, REGION_PATTERN } from './base/names.ts';
+import { APP_PATTERN, HTTP_PATH_PATTERN, REGION_PATTERN, TOKEN_PATTERN } from './base/names.ts';
 import { countryIndex } from './route/regions.ts';
 import { formatAddress, parseAddress } from './sys/sockaddr.ts';
 
@@ -129,6 +129,9 @@ const hostPort = v.pipe(
     return NEVER;
   }),
 );
+
+/** What RFC 6750 lets stand after `Bearer`, and no guess finds. */
+export const token = v.pipe(v.string(), v.regex(TOKEN_PATTERN));
 
 /** One `host:port`, or `off` (null). */
 export const hostPortOrOff = v.lazy((input) =>

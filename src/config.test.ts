@@ -78,6 +78,9 @@ test('loadConfig() gives the documented defaults', () => {
     healthUnhealthyThreshold: 3,
     tcpFastOpen: true,
     bufferMemoryMb: 256,
+    metricsPublic: false,
+    adminToken: null,
+    adminTokenFile: null,
     metricsListen: { host: '127.0.0.1', port: 9090, family: 4 },
     shutdownTimeoutSecs: 30,
     log: 'info',
@@ -93,11 +96,25 @@ test('loadConfig() accepts its own default of every setting, written out', () =>
     workers: 'auto',
     maxConnections: 'auto',
     debug: 'false',
+    adminToken: 'a-token-of-sixteen',
   };
   const env = SETTING_KEYS.map((key) => [SETTINGS[key].env, written[key] ?? defaultText(key)]);
   const config = loadConfig({}, Object.fromEntries(env));
-  const expected = { country: 'BR', geoipPath: 'x.mmdb', regionMapPath: 'x.toml' };
+  const expected = {
+    country: 'BR',
+    geoipPath: 'x.mmdb',
+    regionMapPath: 'x.toml',
+    adminToken: 'a-token-of-sixteen',
+    adminTokenFile: 'none',
+  };
   assert.deepEqual(config, { ...loadConfig({}, {}), ...expected });
+});
+
+test('loadConfig() never repeats a secret', () => {
+  const [problem, ...others] = problemsOf({}, { EDGEPROXY_ADMIN_TOKEN: 'too short' });
+  assert.equal(others.length, 0);
+  assert.match(problem as string, /^EDGEPROXY_ADMIN_TOKEN is not usable, allowed: 16 to 512/);
+  assert.doesNotMatch(problem as string, /too short/);
 });
 
 test('loadConfig() prefers flag, then environment, then file, then default', () => {

@@ -132,7 +132,7 @@ export function loadConfig<Key extends SettingKey = SettingKey>(
   const table = typeof file === 'string' ? readToml(file, problems) : {};
 
   const resolve = (key: Key): { value: unknown; byFlag: boolean } => {
-    const { env: name, schema, initial, allowed } = SETTINGS[key] as Setting<unknown>;
+    const { env: name, schema, initial, allowed, secret } = SETTINGS[key] as Setting<unknown>;
     const flag = flags[flagAttribute(key)];
     const [raw, where] =
       flag !== undefined
@@ -145,7 +145,8 @@ export function loadConfig<Key extends SettingKey = SettingKey>(
     }
     const result = v.safeParse(schema, raw, { message: allowed, abortEarly: true });
     if (result.success) return { value: result.output, byFlag: flag !== undefined };
-    problems.push(`${where} is ${quote(raw)}, allowed: ${result.issues[0].message}`);
+    const shown = secret ? 'not usable' : quote(raw);
+    problems.push(`${where} is ${shown}, allowed: ${result.issues[0].message}`);
     return { value: undefined, byFlag: false };
   };
 

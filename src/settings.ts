@@ -22,6 +22,8 @@ export interface Setting<Value> {
   readonly unit?: string;
   readonly allowed: string;
   readonly help: string;
+  /** Never repeated in a message. */
+  readonly secret?: true;
 }
 
 /** Only ties the default's type to the schema's. */
@@ -362,7 +364,31 @@ export const SETTINGS = {
     initial: Object.freeze({ host: '127.0.0.1', port: 9090, family: 4 } as const),
     shown: '127.0.0.1:9090',
     allowed: 'host:port, or off',
-    help: 'Address of /metrics and the health and readiness pages',
+    help: 'Address of the admin API, /metrics and the health pages; off loopback it needs a token',
+  }),
+  metricsPublic: setting<boolean>({
+    env: 'EDGEPROXY_METRICS_PUBLIC',
+    schema: value.boolean,
+    initial: false,
+    allowed: 'true or false',
+    help: 'Serve /metrics without the admin token',
+  }),
+  adminToken: setting<string | null>({
+    env: 'EDGEPROXY_ADMIN_TOKEN',
+    schema: value.token,
+    initial: null,
+    shown: 'none',
+    allowed: '16 to 512 printable ASCII characters without blanks',
+    help: 'Bearer token of the admin API; the environment or the file hides it better than the flag',
+    secret: true,
+  }),
+  adminTokenFile: setting<string | null>({
+    env: 'EDGEPROXY_ADMIN_TOKEN_FILE',
+    schema: value.path,
+    initial: null,
+    shown: 'none',
+    allowed: 'a file path; the file not writable by its group, closed to others',
+    help: 'File that holds the bearer token of the admin API, instead of the setting',
   }),
   shutdownTimeoutSecs: setting({
     env: 'EDGEPROXY_SHUTDOWN_TIMEOUT_SECS',

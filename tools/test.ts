@@ -6,7 +6,8 @@ import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 
 /** What does not depend on the engine, or chooses it itself. */
-const ONCE = /(allocation|cli|engines|geography|health|routing-faults|simulation|tidy)\.test\.ts$/;
+const ONCE =
+  /(admin-access|admin-api|admin-events|allocation|cli|engines|geography|health|routing-faults|simulation|tidy)\.test\.ts$/;
 const OTHER_ENGINES = process.env.EDGEPROXY_TEST_ENGINE ? [] : ['epoll', 'portable'];
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));

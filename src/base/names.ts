@@ -11,5 +11,6 @@ export const APP_PATTERN = /^(?!\*$)[^\s,@\u0000-\u001f\u007f-\u009f]{1,64}$/;
 export const REGION_PATTERN = /^[a-z0-9-]{1,16}$/;
 /** What goes into an HTTP request line: no blank, no control character, so nothing can be smuggled. */
 export const HTTP_PATH_PATTERN = /^\/[!-~]{0,1023}$/;
+export const TOKEN_PATTERN = /^[!-~]{16,512}$/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused.
 export const BACKEND_ID_PATTERN = /^(?! )[^\u0000-\u001f\u007f-\u009f]{1,128}(?<! )$/;

@@ -24,12 +24,16 @@ function editDistance(a: string, b: string): number {
   return previous[b.length] as number;
 }
 
+/** Some 10 ms: 10,000 ids of 10 letters are all compared, of longer ones as many as that time allows. */
+const CELLS_MAX = 1_000_000;
+
 /**
  * Up to `limit` of `known` that could be meant by `name`, nearest first; empty when none is close.
  */
 export function nearestNames(name: string, known: Iterable<string>, limit = 3): string[] {
   const wanted = name.toLowerCase();
   const found: { candidate: string; distance: number }[] = [];
+  let cells = 0;
   for (const candidate of known) {
     const lower = candidate.toLowerCase();
     const length = Math.max(wanted.length, lower.length);
@@ -38,7 +42,9 @@ export function nearestNames(name: string, known: Iterable<string>, limit = 3): 
     // alone decide.
     const allowed = Math.max(1, Math.floor(length / 3));
     const tooFar = Math.abs(wanted.length - lower.length) > allowed;
-    const distance = tooFar ? Number.POSITIVE_INFINITY : editDistance(wanted, lower);
+    if (!tooFar) cells += wanted.length * lower.length;
+    const skip = tooFar || cells > CELLS_MAX;
+    const distance = skip ? Number.POSITIVE_INFINITY : editDistance(wanted, lower);
     if (distance <= allowed) found.push({ candidate, distance });
     else if (contained) found.push({ candidate, distance: length });
   }

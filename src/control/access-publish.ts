@@ -4,7 +4,7 @@
 import { ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { isDenied, openAccessList, restDecision } from '../route/access-list.ts';
-import { compileAccess } from './access-rows.ts';
+import { type AccessRow, compileAccess } from './access-rows.ts';
 import type { RoutingRows } from './routing-db.ts';
 import type { RowProblem } from './routing-rows.ts';
 
@@ -24,6 +24,8 @@ export class AccessPublisher {
   #compiled = '[]';
   /** Why it could not be read the last time, '' when it could. */
   #failure = '';
+  /** The rows that `buffer` is compiled from. */
+  table: readonly AccessRow[] = [];
   /** For openAccessList. */
   buffer = new SharedArrayBuffer(0);
   /** Rows in force. */
@@ -55,6 +57,7 @@ export class AccessPublisher {
     this.#failure = '';
     const { buffer, rows, problems } = compileAccess(table, apps);
     this.#compiled = text;
+    this.table = table;
     this.buffer = buffer;
     this.rows = rows;
     this.#report(problems);

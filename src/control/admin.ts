@@ -1,21 +1,27 @@
-// The HTTP server of the control plane: /metrics, /healthz and /readyz. It serves nothing that changes anything. When its
-// address is taken (an older process that is still draining, say) the proxy runs on and the address is tried again.
+// The HTTP server of the control plane: /metrics, /healthz, /readyz, and the API below /api (api/server.ts). It decides who
+// may ask for what. When its address is taken (an older process that is still draining, say) the proxy runs on and the
+// address is tried again.
 
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { errorMessage } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
-import type { Config } from '../config.ts';
-import type { MetricsSources } from './metrics.ts';
+import { type Authorize, bearerCheck, sameSiteCheck } from './api/access.ts';
+import type { ApiSources } from './api/context.ts';
+import { sendProblem } from './api/router.ts';
+import type { Api } from './api/server.ts';
 
 const RETRY_MS = 1000;
+/** The API is loaded this long after the start, so that its rates have begun when someone asks. */
+const API_LOAD_MS = 1000;
+/** Event streams, scrapes and a few people; what comes above waits or is refused by the kernel. */
+const CONNECTIONS_MAX = 256;
+const HEADER_BYTES_MAX = 16_384;
+const HEADERS_MS = 5000;
+const REQUEST_MS = 10_000;
 
-export interface AdminOptions extends MetricsSources {
-  /** null: no server. */
-  readonly listen: Config['metricsListen'];
-  readonly logger: Logger;
-  /** False while draining: load balancers in front look at /readyz. */
-  readonly isReady: () => boolean;
+export interface AdminOptions extends ApiSources {
+  /** null: none is needed. */
+  readonly token: string | null;
 }
 
 export interface AdminServer {
@@ -24,16 +30,47 @@ export interface AdminServer {
   close(): void;
 }
 
-type Handler = (response: ServerResponse) => Promise<void> | void;
+type Handler = (request: IncomingMessage, response: ServerResponse) => Promise<void> | void;
+
+/** A page that is read only. */
+interface Page {
+  readonly authorize: Authorize;
+  readonly handle: Handler;
+}
+
+const anybody: Authorize = () => null;
 
 function plainText(response: ServerResponse, status: number, text: string): void {
   response.writeHead(status, { 'content-type': 'text/plain; charset=utf-8' });
   response.end(`${text}\n`);
 }
 
-function createRoutes(options: AdminOptions): Map<string, Handler> {
+/** Loads the API once, at the first call. */
+function apiLoader(options: AdminOptions): { load(): Promise<Api>; close(): void } {
+  let loading: Promise<Api> | null = null;
+  let api: Api | null = null;
+  let closed = false;
+  const load = async (): Promise<Api> => {
+    const { Api } = await import('./api/server.ts');
+    api = new Api(options);
+    if (closed) api.close();
+    return api;
+  };
+  return {
+    load: () => {
+      loading ??= load();
+      return loading;
+    },
+    close: () => {
+      closed = true;
+      api?.close();
+    },
+  };
+}
+
+function metricsHandler(options: AdminOptions): Handler {
   let registry: import('prom-client').Registry | null = null;
-  const metrics: Handler = async (response) => {
+  return async (_request, response) => {
     if (registry === null) {
       // Loaded at the first scrape: it would cost the start some 10 ms.
       const { createMetrics } = await import('./metrics.ts');
@@ -42,53 +79,55 @@ function createRoutes(options: AdminOptions): Map<string, Handler> {
     response.writeHead(200, { 'content-type': registry.contentType });
     response.end(await registry.metrics());
   };
-  return new Map<string, Handler>([
-    ['/metrics', metrics],
-    ['/healthz', (response) => plainText(response, 200, 'ok')],
+}
+
+function createPages(options: AdminOptions, authorize: Authorize): Map<string, Page> {
+  const { config, token } = options;
+  const metrics = token === null || config.metricsPublic ? anybody : authorize;
+  return new Map<string, Page>([
+    ['/metrics', { authorize: metrics, handle: metricsHandler(options) }],
+    [
+      '/healthz',
+      { authorize: anybody, handle: (_request, response) => plainText(response, 200, 'ok') },
+    ],
     [
       '/readyz',
-      (response) => {
-        const ready = options.isReady();
-        plainText(response, ready ? 200 : 503, ready ? 'ready' : 'draining');
+      {
+        authorize: anybody,
+        handle: (_request, response) => {
+          const ready = options.isReady();
+          plainText(response, ready ? 200 : 503, ready ? 'ready' : 'draining');
+        },
       },
     ],
   ]);
 }
 
-async function answer(
-  routes: Map<string, Handler>,
-  request: IncomingMessage,
-  response: ServerResponse,
-  logger: Logger,
-): Promise<void> {
-  const path = (request.url ?? '/').split('?', 1)[0] as string;
-  const handler = routes.get(path);
-  if (handler === undefined) {
-    plainText(response, 404, `Not found; there are ${[...routes.keys()].join(', ')}`);
-  } else if (request.method !== 'GET' && request.method !== 'HEAD') {
-    response.setHeader('allow', 'GET, HEAD');
-    plainText(response, 405, 'Only GET and HEAD are allowed');
-  } else {
-    try {
-      await handler(response);
-    } catch (error) {
-      logger.error('An admin request failed', { path, reason: errorMessage(error) });
-      if (!response.headersSent) plainText(response, 500, 'Internal error');
-      else response.destroy();
-    }
-  }
+/** Answers one request: a page, or the API. */
+function createAnswer(options: AdminOptions, loadApi: () => Promise<Api>): Handler {
+  const authorize = options.token === null ? sameSiteCheck : bearerCheck(options.token);
+  const pages = createPages(options, authorize);
+  return async (request, response) => {
+    const path = (request.url ?? '/').split('?', 1)[0] as string;
+    const page = pages.get(path);
+    const isApi = path === '/api' || path.startsWith('/api/');
+    const problem = (page?.authorize ?? (isApi ? authorize : anybody))(request);
+    if (problem !== null) sendProblem(request, response, problem);
+    else if (isApi) await (await loadApi()).handle(request, response);
+    else if (page === undefined) {
+      plainText(response, 404, `Not found; there are ${[...pages.keys(), '/api'].join(', ')}`);
+    } else if (request.method !== 'GET' && request.method !== 'HEAD') {
+      response.setHeader('allow', 'GET, HEAD');
+      plainText(response, 405, 'Only GET and HEAD are allowed');
+    } else await page.handle(request, response);
+  };
 }
 
 /** Resolves once the server listens, or once it is clear that the address is taken. */
-export async function startAdmin(options: AdminOptions): Promise<AdminServer | null> {
-  const { listen, logger } = options;
-  if (listen === null) return null;
-  const routes = createRoutes(options);
-  const server = createServer((request, response) => {
-    void answer(routes, request, response, logger);
-  });
-  const { host, port } = listen;
-  const text = (bound: number): string => `${listen.family === 6 ? `[${host}]` : host}:${bound}`;
+async function listen(server: Server, options: AdminOptions): Promise<AdminServer> {
+  const { logger, config } = options;
+  const { host, port, family } = config.metricsListen as NonNullable<typeof config.metricsListen>;
+  const text = (bound: number): string => `${family === 6 ? `[${host}]` : host}:${bound}`;
   let retry: NodeJS.Timeout | undefined;
   let reported = false;
   await new Promise<void>((resolve) => {
@@ -114,6 +153,40 @@ export async function startAdmin(options: AdminOptions): Promise<AdminServer | n
       clearTimeout(retry);
       server.close();
       server.closeAllConnections();
+    },
+  };
+}
+
+export async function startAdmin(options: AdminOptions): Promise<AdminServer | null> {
+  const { config, logger } = options;
+  if (config.metricsListen === null) return null;
+  const api = apiLoader(options);
+  const answer = createAnswer(options, api.load);
+  const limits = {
+    maxHeaderSize: HEADER_BYTES_MAX,
+    headersTimeout: HEADERS_MS,
+    requestTimeout: REQUEST_MS,
+    connectionsCheckingInterval: 1000,
+  };
+  const server = createServer(limits, async (request, response) => {
+    try {
+      await answer(request, response);
+    } catch (error) {
+      logger.error('An admin request failed', { path: request.url, reason: errorMessage(error) });
+      if (!response.headersSent) plainText(response, 500, 'Internal error');
+      else response.destroy();
+    }
+  });
+  server.maxConnections = CONNECTIONS_MAX;
+  const admin = await listen(server, options);
+  // What is wrong with it, the first request will say.
+  const loading = setTimeout(() => api.load().catch(() => {}), API_LOAD_MS).unref();
+  return {
+    address: admin.address,
+    close: () => {
+      clearTimeout(loading);
+      api.close();
+      admin.close();
     },
   };
 }

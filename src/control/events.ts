@@ -29,6 +29,7 @@ export const EVENT_TYPES = {
   health_checks_impossible: 'This machine cannot make health checks',
   breaker_opened: 'A backend is ejected after failures',
   breaker_closed: 'A backend is taken back after successful trials',
+  backend_edited: 'The admin API changed routing.db',
   worker_died: 'A worker died; its sessions are lost',
   worker_replaced: 'A new worker took the place of a dead one',
   worker_failed: 'A dead worker cannot be replaced yet',

@@ -24,7 +24,7 @@ export function numberText(value: number): string {
 }
 
 /** Why no new client goes to `backend`. */
-function exclusionText(excluded: Candidate['excluded'], backend: RawBackend): string {
+export function exclusionText(excluded: Candidate['excluded'], backend: RawBackend): string {
   switch (excluded) {
     case 'disabled':
       return backend.deleted ? 'removed' : 'disabled';

@@ -44,6 +44,8 @@ interface BackendHealth {
   readonly success: number;
   readonly failure: number;
   readonly inconclusive: number;
+  /** What the last check found, '' before it: `connected`, `timeout after 2 s`. */
+  readonly reason: string;
 }
 
 /** One backend under check; `row` and `index` are what it is, the rest is how it fares. */
@@ -65,6 +67,7 @@ interface Target {
   success: number;
   failure: number;
   inconclusive: number;
+  reason: string;
 }
 
 const FAST_FRACTION = 1 / 5;
@@ -101,6 +104,11 @@ const REAL_WORLD: HealthWorld = {
 function sameEndpoint(one: RawBackend, two: RawBackend): boolean {
   const same = one.family === two.family && one.port === two.port;
   return same && one.words.every((word, at) => word === two.words[at]);
+}
+
+function healthOf(target: Target): BackendHealth {
+  const { row, healthy, success, failure, inconclusive, reason } = target;
+  return { id: row.id, healthy, success, failure, inconclusive, reason };
 }
 
 export class HealthChecker {
@@ -198,6 +206,7 @@ export class HealthChecker {
       success: 0,
       failure: 0,
       inconclusive: 0,
+      reason: '',
     };
     this.#targets.set(row.id, target);
     this.#byIndex[index] = target;
@@ -309,6 +318,7 @@ export class HealthChecker {
     target.probe = null;
     this.#running.delete(target);
     target[outcome.result]++;
+    target.reason = outcome.reason;
     if (outcome.result === 'inconclusive') this.#reportLack(outcome.reason);
     else this.#judge(target, outcome.result === 'success', outcome.reason);
     const { intervalMs } = this.#settings;
@@ -347,9 +357,18 @@ export class HealthChecker {
 
   /** Every backend under check. */
   *backends(): Iterable<BackendHealth> {
-    for (const { row, healthy, success, failure, inconclusive } of this.#targets.values()) {
-      yield { id: row.id, healthy, success, failure, inconclusive };
-    }
+    for (const target of this.#targets.values()) yield healthOf(target);
+  }
+
+  /** How many backends are under check. */
+  get checked(): number {
+    return this.#targets.size;
+  }
+
+  /** One backend; null when it is not under check. */
+  backend(id: string): BackendHealth | null {
+    const target = this.#targets.get(id);
+    return target === undefined ? null : healthOf(target);
   }
 
   /** Ends all checks; gates stay as they are. */

@@ -23,6 +23,7 @@ import { monotonicMs } from '../sys/clock.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
+import { readAdminToken } from './admin-token.ts';
 import { BackendDrains } from './drain.ts';
 import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
@@ -80,6 +81,7 @@ function reportProblems(logger: Logger, { problems }: RoutingRows): void {
 /** Everything `run` holds open, so that it can be closed in order. */
 class Supervisor {
   readonly #config: Config;
+  readonly #token: string | null;
   readonly #events = new EventBus();
   readonly #logger: Logger;
   readonly #closers: (() => void)[] = [];
@@ -88,6 +90,7 @@ class Supervisor {
   #access!: AccessPublisher;
   #health: HealthChecker | null = null;
   #drains: BackendDrains | null = null;
+  #geo!: LoadedGeoTable;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
   readonly #passed = takePassedSockets(process.env);
@@ -108,6 +111,7 @@ class Supervisor {
 
   constructor(config: Config, logger: Logger) {
     this.#config = config;
+    this.#token = readAdminToken(config);
     this.#logger = this.#events.tap(logger);
     for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
     this.#manager = new ServiceNotifier(process.env, logger);
@@ -160,6 +164,7 @@ class Supervisor {
       dryRun: config.accessDryRun,
     });
     const geo = loadGeoTable(config.geoipPath);
+    this.#geo = geo;
     const clients = createClientTable(config.clientTableSize, [
       randomInt(2 ** 32),
       randomInt(2 ** 32),
@@ -184,7 +189,7 @@ class Supervisor {
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
-    this.#admin = await this.#startAdmin(clients);
+    this.#admin = await this.#startAdmin(maxConnections, clients);
     this.#logger.info('Listening', {
       event: 'started',
       addresses: this.#listeners.map(({ app, address }) => `${app}@${address}`),
@@ -217,16 +222,23 @@ class Supervisor {
     ]);
   }
 
-  #startAdmin(clients: SharedArrayBuffer): Promise<AdminServer | null> {
+  #startAdmin(maxConnections: number, clients: SharedArrayBuffer): Promise<AdminServer | null> {
     return startAdmin({
-      listen: this.#config.metricsListen,
+      config: this.#config,
+      token: this.#token,
       logger: this.#logger,
+      events: this.#events,
+      listeners: this.#listeners,
+      maxConnections,
+      epochMs: this.#epochMs,
+      geo: () => this.#geo,
       pool: this.#pool,
       publisher: this.#publisher,
       backendState: this.#backendState,
       clients: openClientTable(clients, CONTROL_OWNER_ID),
       reloadErrors: () => this.#reloadErrors + this.#access.errors,
       accessRows: () => this.#access.rows,
+      accessTable: () => this.#access.table,
       health: this.#health,
       isReady: () => !this.#stopping,
     });
@@ -297,6 +309,7 @@ class Supervisor {
     if (geoipPath === null) return;
     const onTable = (loaded: LoadedGeoTable): void => {
       this.#pool.publish('geo', loaded.buffer);
+      this.#geo = loaded;
       this.#logger.info('Country data reloaded', {
         event: 'geo_reloaded',
         path: geoipPath,

@@ -17,7 +17,9 @@ import {
   CONTROL_PHASE,
   CONTROL_PUBLICATIONS,
   createControlBlock,
+  PHASE_DRAINED,
   PHASE_DRAINING,
+  PHASE_RUNNING,
 } from '../proxy/shared.ts';
 import { createWorkerStats } from '../proxy/stats.ts';
 import type { WorkerCommand, WorkerData, WorkerReport } from '../proxy/worker-main.ts';
@@ -69,6 +71,27 @@ interface Member {
   /** The thread has ended and none has taken its place. */
   exited: boolean;
   engine: string;
+  /** Threads that took the place of a dead one. */
+  replacements: number;
+}
+
+/** A worker as others may see it. */
+export interface WorkerView {
+  readonly id: number;
+  readonly engine: string;
+  readonly phase: 'starting' | 'running' | 'draining' | 'drained' | 'dead';
+  readonly replacements: number;
+  /** As proxy/stats.ts and proxy/sessions.ts lay them out. */
+  readonly stats: SharedArrayBuffer;
+  readonly sessions: SharedArrayBuffer;
+}
+
+function phaseOf({ exited, memory }: Member): WorkerView['phase'] {
+  const phase = memory === null ? 0 : new Int32Array(memory.control)[CONTROL_PHASE];
+  if (phase === PHASE_DRAINED) return 'drained';
+  if (exited) return 'dead';
+  if (phase === PHASE_DRAINING) return 'draining';
+  return phase === PHASE_RUNNING ? 'running' : 'starting';
 }
 
 /** Makes the worker look at its control block. */
@@ -104,6 +127,7 @@ export class WorkerPool {
         restartDelayMs: 0,
         exited: false,
         engine: '',
+        replacements: 0,
       };
     });
     // process.exit() joins the threads, and a worker blocked in the kernel would never end: wake it with an order to.
@@ -227,6 +251,7 @@ export class WorkerPool {
     // Publications may have gone to the dead thread: the new one starts from the latest of each.
     member.memory = { ...member.memory, ...this.#common, control: createControlBlock() };
     member.thread = this.#spawn(member.wakeFd);
+    member.replacements++;
     const { logger } = this.#options;
     const worker = member.id;
     this.#launch(member).then(
@@ -295,6 +320,21 @@ export class WorkerPool {
   /** The engines in use; one, unless a replaced worker could not get the same again. */
   engines(): string[] {
     return [...new Set(this.#members.map(({ engine }) => engine))];
+  }
+
+  /** Every worker that has its memory. */
+  views(): WorkerView[] {
+    return this.#members.flatMap((member) => {
+      const { id, engine, replacements, memory } = member;
+      if (memory === null) return [];
+      const { stats, sessions } = memory;
+      return [{ id, engine, phase: phaseOf(member), replacements, stats, sessions }];
+    });
+  }
+
+  /** What all workers share, the routing snapshot and geo table in use among it; null before the start. */
+  get common(): CommonMemory | null {
+    return this.#common;
   }
 
   /** Each worker's counters (proxy/stats.ts); they survive its replacement. */

@@ -18,6 +18,7 @@ import {
   countConnect,
   createWorkerStats,
   openWorkerStats,
+  STAT_CONNECT_BUCKETS,
 } from './stats.ts';
 
 function create(capacity: number): ReturnType<typeof createSessions> {
@@ -89,6 +90,8 @@ test('countConnect() puts a connect time into the bucket that holds it, and the 
   assert.equal(stats.backends[at + BACKEND_CONNECTIONS], times.length);
   const sum = times.reduce((total, ms) => total + ms, 0);
   assert.equal(stats.backends[at + BACKEND_CONNECT_MS_SUM], sum);
+  const all = stats.totals.slice(STAT_CONNECT_BUCKETS, STAT_CONNECT_BUCKETS + last + 1);
+  assert.deepEqual([all[0], all[1], all[last - 1], all[last]], [2, 1, 2, 1]);
   assert.ok(stats.backends.slice(0, at).every((value) => value === 0));
 });
 

@@ -30,7 +30,9 @@ export const STAT_ACCEPT_ERRORS = STAT_REJECTED + 32;
 /** By country index of the client: sessions opened, and of those ended. */
 export const STAT_COUNTRY_OPENED = STAT_ACCEPT_ERRORS + 256;
 export const STAT_COUNTRY_ENDED = STAT_COUNTRY_OPENED + COUNTRIES_MAX;
-const STATS = STAT_COUNTRY_ENDED + COUNTRIES_MAX;
+/** Connect times of all backends together, by bucket of CONNECT_MS_BUCKETS. */
+export const STAT_CONNECT_BUCKETS = STAT_COUNTRY_ENDED + COUNTRIES_MAX;
+const STATS = STAT_CONNECT_BUCKETS + 16;
 
 /** Upper bounds of the connect-time histogram, in ms; one more bucket takes the rest. */
 export const CONNECT_MS_BUCKETS: readonly number[] = [
@@ -51,6 +53,9 @@ export interface WorkerStats {
 export function createWorkerStats(): SharedArrayBuffer {
   if (CLOSE_REASONS.length > 32 || REJECT_REASONS.length > 32) {
     throw new RangeError('Cannot lay out worker stats: more than 32 reasons');
+  }
+  if (CONNECT_MS_BUCKETS.length >= 16) {
+    throw new RangeError('Cannot lay out worker stats: more than 16 buckets');
   }
   return new SharedArrayBuffer((STATS + BACKENDS_MAX * BACKEND_STATS) * 8);
 }
@@ -77,6 +82,7 @@ export function countConnect(
   let bucket = 0;
   while (bucket < CONNECT_MS_BUCKETS.length && ms > CONNECT_MS_BUCKETS[bucket]) bucket++;
   stats.backends[at + BACKEND_CONNECT_BUCKETS + bucket]++;
+  stats.totals[STAT_CONNECT_BUCKETS + bucket]++;
 }
 
 export function countConnectFailure(stats: WorkerStats, backend: number): void {

@@ -191,6 +191,29 @@ export function clientIncarnation(table: ClientTable, row: number): number {
   return binding === 0 ? -1 : binding >>> 16;
 }
 
+/**
+ * The client's binding word (incarnation << 16 | backend index + 1), 0 = none, for those who only look: no lock, no session,
+ * and a moment later it may be another.
+ */
+export function peekBinding(
+  table: ClientTable,
+  key: readonly number[],
+  nowMs: number,
+  ttlMs: number,
+): number {
+  const { words, hashes, buckets } = table;
+  table.key.set(key);
+  hashClient(hashes, table.seed, table.key);
+  const hash = hashes[0] === 0 ? 1 : hashes[0] | 0;
+  const bucketA = Math.floor((hashes[0] / 0x1_0000_0000) * buckets);
+  let bucketB = Math.floor((hashes[1] / 0x1_0000_0000) * buckets);
+  if (bucketB === bucketA) bucketB = bucketA + 1 === buckets ? 0 : bucketA + 1;
+  let row = findRow(table, bucketA, hash);
+  if (row < 0) row = findRow(table, bucketB, hash);
+  if (row < 0 || isExpired(table, row, nowMs, ttlMs)) return 0;
+  return Atomics.load(words, recordWord(table, row) + BINDING_WORD);
+}
+
 /** Binds the client to a backend. The caller holds a session on the row. */
 export function bindClient(
   table: ClientTable,

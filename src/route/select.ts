@@ -251,7 +251,7 @@ function compare(one: number, two: number): number {
   return one < two ? -1 : 1;
 }
 
-function exclusionOf(
+export function exclusionOf(
   snapshot: Snapshot,
   index: number,
   active: number,
