@@ -2,46 +2,19 @@
 // can be wrong in a request.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import * as v from 'valibot';
-import * as schemas from '../src/control/api/response-schemas.ts';
 import { type AdminAnswer, type AdminRequest, askAdmin } from '../src/testing/admin-client.ts';
+import { holdTo, holdToProblem, readAdmin } from '../src/testing/admin-reads.ts';
 import { backendName, clientFate, echoOnce, openClient } from '../src/testing/clients.ts';
+import { skipReason } from '../src/testing/netns.ts';
 import { type ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
-import { changeRouting, lockRouting } from '../src/testing/routing-file.ts';
+import { changeRouting, lockRouting, writeRouting } from '../src/testing/routing-file.ts';
 import { echo, refusedPort, sayName, startBackend } from '../src/testing/test-backends.ts';
 import { until } from '../src/testing/wait.ts';
-
-type Schemas = typeof schemas;
-const BY_NAME = new Map<string, v.GenericSchema>(Object.entries(schemas));
-
-/** The answer is 200 and has the fields of its schema, all of them and no others. */
-async function read<Name extends keyof Schemas>(
-  proxy: ProxyProcess,
-  path: string,
-  name: Name,
-): Promise<v.InferOutput<Schemas[Name]>> {
-  const { status, json, text } = await askAdmin(proxy, path);
-  assert.equal(status, 200, text);
-  const parsed = v.parse(BY_NAME.get(name) as v.GenericSchema, json);
-  assert.deepEqual(json, parsed, `${path} has fields that are not declared`);
-  return parsed as v.InferOutput<Schemas[Name]>;
-}
-
-/** Problem details with this status and name. */
-function assertProblem(answer: AdminAnswer, status: number, name: string): void {
-  assert.equal(answer.status, status, answer.text);
-  assert.match(String(answer.headers['content-type']), /^application\/problem\+json/);
-  v.parse(schemas.problem, answer.json);
-  assert.equal(answer.json.type, `urn:edgeproxy:problem:${name}`);
-  assert.equal(answer.json.status, status);
-}
-
-/** What is said to be wrong, as [field, value, allowed]. */
-function errorsOf({ json }: AdminAnswer): [string, unknown, string][] {
-  const { errors = [] } = v.parse(schemas.problem, json);
-  return errors.map(({ field, value, allowed }) => [field, value, allowed]);
-}
 
 test('admin API: the status counts what happened and knows workers, listeners and places', async () => {
   await using a = await startBackend(echo);
@@ -52,7 +25,7 @@ test('admin API: the status counts what happened and knows workers, listeners an
     ],
     settings: { COUNTRY: 'CL', MAX_CONNECTIONS: 77 },
   });
-  const before = await read(proxy, '/api/status', 'status');
+  const before = await readAdmin(proxy, '/api/status', 'status');
   assert.equal(before.state, 'running');
   assert.equal(before.sessions.current, 0);
   assert.equal(before.connect.p50_ms, null);
@@ -61,7 +34,7 @@ test('admin API: the status counts what happened and knows workers, listeners an
   assert.equal(before.pid, proxy.pid);
   const client = await openClient(proxy.address);
   await echoOnce(client, 'twelve bytes');
-  const now = await read(proxy, '/api/status', 'status');
+  const now = await readAdmin(proxy, '/api/status', 'status');
   assert.equal(now.workers.length, 2);
   assert.deepEqual([...new Set(now.workers.map(({ phase }) => phase))], ['running']);
   assert.equal(
@@ -87,7 +60,7 @@ test('admin API: the status counts what happened and knows workers, listeners an
   assert.equal(now.drain, null);
   client.destroy();
   await until('the end to be counted', async () => {
-    const { ended } = await read(proxy, '/api/status', 'status');
+    const { ended } = await readAdmin(proxy, '/api/status', 'status');
     return (ended.client_reset ?? 0) + (ended.completed ?? 0) === 1;
   });
 });
@@ -98,17 +71,17 @@ test('admin API: the status tells a failed reload, and a drain with its deadline
     backends: [{ id: 'a', ...a.row }],
     settings: { DB_RELOAD_SECS: 0.05 },
   });
-  assert.equal((await read(proxy, '/api/status', 'status')).routing.last_error, null);
+  assert.equal((await readAdmin(proxy, '/api/status', 'status')).routing.last_error, null);
   changeRouting(proxy.dbPath, 'ALTER TABLE backends RENAME TO gone');
   await proxy.untilLog('routing.db cannot be read, the last good data stays');
-  const { routing } = await read(proxy, '/api/status', 'status');
+  const { routing } = await readAdmin(proxy, '/api/status', 'status');
   assert.equal(routing.errors, 1);
   assert.match(String(routing.last_error?.message), /has no table backends/);
   const client = await openClient(proxy.address);
   await echoOnce(client, 'open');
   proxy.signal('SIGTERM');
   await proxy.untilLog('Draining');
-  const status = await read(proxy, '/api/status', 'status');
+  const status = await readAdmin(proxy, '/api/status', 'status');
   assert.equal(status.state, 'draining');
   assert.equal(status.drain?.sessions, 1);
   const { since = '', deadline = '' } = status.drain ?? {};
@@ -129,7 +102,7 @@ test('admin API: backends are listed by page and filter, each with how it fares'
   });
   const client = await openClient(proxy.address);
   await until('the session', () => a.sockets.size === 1);
-  const list = await read(proxy, '/api/backends', 'backendList');
+  const list = await readAdmin(proxy, '/api/backends', 'backendList');
   assert.deepEqual(
     list.backends.map(({ id, excluded }) => [id, excluded]),
     [
@@ -148,7 +121,7 @@ test('admin API: backends are listed by page and filter, each with how it fares'
   assert.deepEqual([second?.country, second?.located_in], ['PT', 'PT']);
   assert.deepEqual([last?.check_path, last?.check_type], ['/up', null]);
   const ids = async (query: string): Promise<string[]> => {
-    const { backends } = await read(proxy, `/api/backends?${query}`, 'backendList');
+    const { backends } = await readAdmin(proxy, `/api/backends?${query}`, 'backendList');
     return backends.map(({ id }) => id);
   };
   assert.deepEqual(await ids('app=api'), ['c', 'd']);
@@ -158,11 +131,11 @@ test('admin API: backends are listed by page and filter, each with how it fares'
   assert.deepEqual(await ids('excluded=false'), ['a']);
   assert.deepEqual(await ids('excluded=true&limit=2'), ['b', 'c']);
   assert.deepEqual(await ids('limit=2&offset=3'), ['d']);
-  const page = await read(proxy, '/api/backends?limit=1&offset=1', 'backendList');
+  const page = await readAdmin(proxy, '/api/backends?limit=1&offset=1', 'backendList');
   assert.deepEqual([page.total, page.limit, page.offset], [4, 1, 1]);
-  assert.equal((await read(proxy, '/api/backends/a', 'backend')).address, '127.0.0.1');
+  assert.equal((await readAdmin(proxy, '/api/backends/a', 'backend')).address, '127.0.0.1');
   const unknown = await askAdmin(proxy, '/api/backends/aa');
-  assertProblem(unknown, 404, 'backend-unknown');
+  holdToProblem(unknown, 404, 'backend-unknown');
   assert.match(String(unknown.json.detail), /similar ids are a/);
   client.destroy();
 });
@@ -179,12 +152,12 @@ test('admin API: health and breaker of a backend show, with the reason', async (
   });
   await clientFate(proxy.address);
   await proxy.untilLog('A backend is unhealthy');
-  const backend = await read(proxy, '/api/backends/a', 'backend');
+  const backend = await readAdmin(proxy, '/api/backends/a', 'backend');
   assert.equal(backend.excluded, 'health');
   assert.equal(backend.reason, 'unhealthy: connect refused');
   assert.equal(backend.health?.healthy, false);
   assert.ok(Number(backend.health?.failure) >= 3);
-  const status = await read(proxy, '/api/status', 'status');
+  const status = await readAdmin(proxy, '/api/status', 'status');
   assert.deepEqual(status.health, { enabled: true, checked: 1, unhealthy: 1 });
   // Whether the client met the backend before the checks took it out is a matter of luck.
   assert.equal(status.breakers.open, Number(backend.breaker.open));
@@ -194,8 +167,7 @@ test('admin API: health and breaker of a backend show, with the reason', async (
 async function edit(proxy: ProxyProcess, path: string, options: AdminRequest, status = 200) {
   const answer = await askAdmin(proxy, path, options);
   assert.equal(answer.status, status, answer.text);
-  const parsed = v.parse(schemas.backendEdit, answer.json);
-  assert.deepEqual(answer.json, parsed, 'fields that are not declared');
+  const parsed = holdTo('backendEdit', answer.json);
   assert.equal(parsed.applied, true);
   assert.match(String(answer.headers.location), /^\/api\/backends\//);
   return parsed;
@@ -237,7 +209,7 @@ test('admin API: edits are in routing.db and in force when they are answered', a
   await gets('a');
   const purged = await edit(proxy, `${path}?purge=true`, { method: 'DELETE' });
   assert.equal(purged.backend, null);
-  assertProblem(await askAdmin(proxy, path, { method: 'DELETE' }), 404, 'backend-unknown');
+  holdToProblem(await askAdmin(proxy, path, { method: 'DELETE' }), 404, 'backend-unknown');
   const edits = proxy.logs.filter((line) => line.event === 'backend_edited');
   assert.deepEqual(
     edits.map(({ action }) => action),
@@ -257,7 +229,7 @@ test('admin API: an edit that cannot be applied changes nothing and says why', a
   const post = (body: unknown): Promise<AdminAnswer> =>
     askAdmin(proxy, '/api/backends', { method: 'POST', body });
   const exists = await post({ ...good, id: 'a' });
-  assertProblem(exists, 409, 'backend-exists');
+  holdToProblem(exists, 409, 'backend-exists');
   assert.match(String((await post({ ...good, id: 'gone' })).json.detail), /it was removed/);
   // Wrong in a way that only the code that reads rows knows.
   for (const [field, value] of [
@@ -266,22 +238,22 @@ test('admin API: an edit that cannot be applied changes nothing and says why', a
     ['country', 'QQ'],
   ] as const) {
     const answer = await post({ ...good, [field]: value });
-    assertProblem(answer, 422, 'invalid-body');
-    assert.equal(errorsOf(answer)[0]?.[0], field);
+    const [error] = holdToProblem(answer, 422, 'invalid-body');
+    assert.equal(error?.[0], field);
   }
   const unlock = lockRouting(proxy.dbPath);
   const locked = await askAdmin(proxy, '/api/backends/a', { method: 'PATCH', body: { weight: 2 } });
   unlock();
-  assertProblem(locked, 503, 'routing-locked');
+  holdToProblem(locked, 503, 'routing-locked');
   assert.equal(locked.headers['retry-after'], '1');
   changeRouting(proxy.dbPath, 'ALTER TABLE backends RENAME TO other');
-  assertProblem(
+  holdToProblem(
     await askAdmin(proxy, '/api/backends/a', { method: 'DELETE' }),
     500,
     'routing-unusable',
   );
   changeRouting(proxy.dbPath, 'ALTER TABLE other RENAME TO backends');
-  const { backends } = await read(proxy, '/api/backends', 'backendList');
+  const { backends } = await readAdmin(proxy, '/api/backends', 'backendList');
   assert.deepEqual(
     backends.map(({ id, weight }) => [id, weight]),
     [
@@ -289,4 +261,34 @@ test('admin API: an edit that cannot be applied changes nothing and says why', a
       ['gone', 1],
     ],
   );
+});
+
+test('admin API: a routing.db that this process may not write is said to be read-only', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'edgeproxy-test-'));
+  try {
+    writeRouting(join(directory, 'routing.db'), [{ id: 'a', port: 1 }]);
+    // Permissions do not hold root back; a mount does.
+    const remount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"';
+    const wrapper = ['unshare', '--mount', 'sh', '-c', remount, directory];
+    const [command = '', ...args] = [...wrapper, 'true'];
+    const probe = spawnSync(command, args, { encoding: 'utf8' });
+    if (probe.status !== 0) {
+      t.skip(skipReason(probe.error?.message ?? probe.stderr));
+      return;
+    }
+    await using proxy = await startProxy({ directory, wrapper });
+    for (const [method, body] of [
+      ['PATCH', { weight: 2 }],
+      ['DELETE', undefined],
+      ['POST', { id: 'n', address: '10.0.0.1', port: 80, region: 'sa' }],
+    ] as const) {
+      const path = method === 'POST' ? '/api/backends' : '/api/backends/a';
+      const answer = await askAdmin(proxy, path, { method, ...(body ? { body } : {}) });
+      holdToProblem(answer, 409, 'routing-read-only');
+      assert.match(String(answer.json.detail), /^Cannot change routing database/);
+    }
+    assert.equal((await readAdmin(proxy, '/api/backends/a', 'backend')).weight, 1);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });

@@ -49,6 +49,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
       .every(([, other]) => (typeof rule === 'boolean' ? rule : isValid(rule, other))),
   propertyNames: (schema: JsonSchema, value) =>
     !isObject(value) || Object.keys(value as object).every((name) => isValid(schema, name)),
+  minProperties: (limit: number, value) => !isObject(value) || Object.keys(value).length >= limit,
   default: () => true,
 };
 

@@ -169,13 +169,6 @@ export async function patchBackend(input: ApiRequest<unknown, ChangesBody>): Pro
   const id = params.id as string;
   const changes = changeColumns(body);
   const names = Object.keys(changes) as (keyof BackendChanges)[];
-  if (names.length === 0) {
-    const allowed = 'at least one of enabled, removed, weight, soft_limit, hard_limit';
-    const errors = [{ field: '', value: {}, allowed }];
-    throw new ApiProblem('invalid-body', `There is nothing to change, allowed: ${allowed}`, {
-      errors,
-    });
-  }
   await edit(api, (db) => changeBackend(db, id, changes));
   report(input, 'change', id, body);
   return editAnswer(api, id, 200, (row) => names.every((name) => row?.[name] === changes[name]));

@@ -23,8 +23,6 @@ interface Subscriber {
   readonly wantsStatus: boolean;
 }
 
-type EventData = v.InferOutput<typeof schemas.event>;
-
 export class EventStreams {
   readonly #bus: EventBus;
   readonly #status: () => unknown;
@@ -90,7 +88,7 @@ export class EventStreams {
   }
 
   #eventText({ sequence, time, level, type, message, fields }: ControlEvent): string {
-    const data: EventData = { time, level, type, message, fields };
+    const data: schemas.EventData = { time, level, type, message, fields };
     return `id: ${this.#bus.runId}-${sequence}\nevent: event\ndata: ${JSON.stringify(data)}\n\n`;
   }
 

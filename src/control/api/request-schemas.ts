@@ -113,13 +113,16 @@ export const newBackend = v.strictObject({
 });
 
 /** What may be changed; all together in one commit. A further field belongs into changeColumns() of backend-edit.ts, too. */
-export const backendChanges = v.strictObject({
-  enabled: v.optional(flag),
-  removed: v.optional(flag),
-  weight: v.optional(weight),
-  soft_limit: v.optional(limit),
-  hard_limit: v.optional(limit),
-});
+export const backendChanges = v.pipe(
+  v.strictObject({
+    enabled: v.optional(flag),
+    removed: v.optional(flag),
+    weight: v.optional(weight),
+    soft_limit: v.optional(limit),
+    hard_limit: v.optional(limit),
+  }),
+  v.minEntries(1, 'at least one of enabled, removed, weight, soft_limit, hard_limit'),
+);
 
 export const deleteQuery = v.strictObject({ purge: booleanText(false) });
 

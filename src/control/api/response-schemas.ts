@@ -272,6 +272,8 @@ export const event = v.object({
   fields: v.record(v.string(), v.unknown()),
 });
 
+export type EventData = v.InferOutput<typeof event>;
+
 /** The data of an SSE message of event `gap`: events that are no longer there. */
 export const gap = v.object({ missed: v.nullable(count) });
 
