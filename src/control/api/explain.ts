@@ -28,10 +28,17 @@ const NOTE = 'Load is that of this moment; among equals each worker has its own 
 /** Weight 0 takes no new clients, but keeps those that are bound. */
 const BINDING_HOLDS: readonly string[] = ['', 'weight 0'];
 
+/** One for all requests: it takes 3 MB. */
+const selectors = new WeakMap<Api, Selector>();
+
 /** With all that the workers' selectors know but their turns. */
-function selectorOf({ sources: { backendState, config }, snapshot }: Api): Selector {
-  const selector = createSelector(backendState, 1, { rampMs: config.slowStartSecs * 1000 });
-  if (snapshot !== null) useSnapshot(selector, snapshot);
+function selectorOf(api: Api): Selector {
+  const { backendState, config } = api.sources;
+  let selector = selectors.get(api);
+  selector ??= createSelector(backendState, 1, { rampMs: config.slowStartSecs * 1000 });
+  selectors.set(api, selector);
+  const { snapshot } = api;
+  if (snapshot !== null && selector.snapshot !== snapshot) useSnapshot(selector, snapshot);
   return selector;
 }
 
