@@ -105,21 +105,29 @@ export class Rates {
   readonly #latency: Window;
   readonly #backends: Window;
   readonly #timer: NodeJS.Timeout;
+  readonly #nowMs: () => number;
 
-  /** `backendEnd` is one above the highest backend index in use. */
-  constructor(pool: WorkerPool, startedMs: number, backendEnd: () => number) {
+  /** `backendEnd` is one above the highest backend index in use. The clock is replaced in tests. */
+  constructor(
+    pool: WorkerPool,
+    startedMs: number,
+    backendEnd: () => number,
+    nowMs: () => number = monotonicMs,
+  ) {
     this.#pool = pool;
+    this.#nowMs = nowMs;
     const totals = (): Counters => sumTotals(pool);
     this.#second = new Window(totals, RATE_PERIOD_MS, startedMs);
     this.#latency = new Window(totals, LATENCY_PERIOD_MS, startedMs);
     const backends = (): Counters => readBackends(this.workers(), backendEnd());
     this.#backends = new Window(backends, LATENCY_PERIOD_MS, startedMs);
-    this.#timer = setInterval(() => this.#move(), RATE_PERIOD_MS).unref();
-    this.#move();
+    this.#timer = setInterval(() => this.move(), RATE_PERIOD_MS).unref();
+    this.move();
   }
 
-  #move(): void {
-    const nowMs = monotonicMs();
+  /** Moves the windows on, each when its period is over. */
+  move(): void {
+    const nowMs = this.#nowMs();
     for (const window of [this.#second, this.#latency, this.#backends]) window.move(nowMs);
   }
 
@@ -130,7 +138,7 @@ export class Rates {
   /** What `totals` (of now) grew by in the last second or two. */
   totals(totals: Counters): Delta {
     const values = totals.map((value, at) => this.#second.since(at, value));
-    return { values, ms: this.#second.ms(monotonicMs()) };
+    return { values, ms: this.#second.ms(this.#nowMs()) };
   }
 
   /** `count` counters of `totals` from `first` on, over 5 to 10 seconds. */
@@ -138,7 +146,7 @@ export class Rates {
     const values = totals
       .slice(first, first + count)
       .map((value, at) => this.#latency.since(first + at, value));
-    return { values, ms: this.#latency.ms(monotonicMs()) };
+    return { values, ms: this.#latency.ms(this.#nowMs()) };
   }
 
   /** Of one backend over 5 to 10 seconds: connects by bucket, failed connects. */
@@ -151,7 +159,7 @@ export class Rates {
     }
     const failures = sumBackend(workers, index, BACKEND_FAILURES);
     const failed = this.#backends.since(first + BUCKETS, failures);
-    return { values, failed, ms: this.#backends.ms(monotonicMs()) };
+    return { values, failed, ms: this.#backends.ms(this.#nowMs()) };
   }
 
   close(): void {
