@@ -390,6 +390,13 @@ export const SETTINGS = {
     allowed: 'a file path; the file not writable by its group, closed to others',
     help: 'File that holds the bearer token of the admin API, instead of the setting',
   }),
+  takeover: setting<boolean>({
+    env: 'EDGEPROXY_TAKEOVER',
+    schema: value.boolean,
+    initial: true,
+    allowed: 'true or false',
+    help: 'Take the listeners of a running proxy of the same user over, and offer them to the next one',
+  }),
   shutdownTimeoutSecs: setting({
     env: 'EDGEPROXY_SHUTDOWN_TIMEOUT_SECS',
     schema: value.decimal(0, DAY_SECS),

@@ -109,7 +109,7 @@ test('listeners: a second proxy on the same port is refused, although workers sh
   const { port } = first.address;
   await using second = new ProxyProcess({
     backends: [{ id: 'm', ...mail.row }],
-    settings: { LISTEN_ADDR: `127.0.0.1:${port}` },
+    settings: { LISTEN_ADDR: `127.0.0.1:${port}`, TAKEOVER: 'false' },
   });
   const exit = await within('the second proxy to end', second.exited);
   assert.equal(exit.code, 1);

@@ -8,6 +8,7 @@ import { boundAddress, closeDescriptor, openListener } from '../src/sys/socket.t
 import { backendName, echoOnce, openClient, openClients } from '../src/testing/clients.ts';
 import { ProxyProcess, startProxy, TEST_ENGINE } from '../src/testing/proxy-process.ts';
 import { NotifySocket, passingSockets } from '../src/testing/service-manager.ts';
+import { failureOf } from '../src/testing/successor.ts';
 import { echo, sayName, startBackend } from '../src/testing/test-backends.ts';
 import { within } from '../src/testing/wait.ts';
 
@@ -30,11 +31,6 @@ class UnitSocket implements Disposable {
   [Symbol.dispose](): void {
     closeDescriptor(this.descriptor);
   }
-}
-
-async function failure(proxy: ProxyProcess): Promise<{ code: number | null; text: string }> {
-  const { code } = await within('the proxy to end', proxy.exited);
-  return { code, text: JSON.stringify(proxy.logs) + proxy.stderrText };
 }
 
 test('passed sockets: serve their addresses, with the app of the setting, and who connected before', {
@@ -120,10 +116,10 @@ test('passed sockets: one that no setting wants, or that does not listen, stops 
     descriptors: [socket.descriptor],
     wrapper: passingSockets(1, 'edge.socket'),
   });
-  const { code, text } = await failure(unwanted);
+  const { code, said } = await failureOf(unwanted);
   assert.equal(code, 2);
   assert.match(
-    text,
+    said,
     new RegExp(`Socket 3 \\(edge.socket\\) of LISTEN_FDS is bound to ${at}, which`),
   );
   await using missing = new ProxyProcess({
@@ -132,16 +128,16 @@ test('passed sockets: one that no setting wants, or that does not listen, stops 
     descriptors: [socket.descriptor, 1],
     wrapper: passingSockets(2, ''),
   });
-  const second = await failure(missing);
+  const second = await failureOf(missing);
   assert.equal(second.code, 2);
-  assert.match(second.text, /Socket 4 of LISTEN_FDS is not a listening TCP socket/);
+  assert.match(second.said, /Socket 4 of LISTEN_FDS is not a listening TCP socket/);
   await using misfit = new ProxyProcess({
     backends: [],
     settings: { LISTEN_ADDR: `[::]:${dual.port},0.0.0.0:${dual.port}` },
     descriptors: [dual.descriptor],
     wrapper: passingSockets(1, ''),
   });
-  assert.match((await failure(misfit)).text, /takes IPv4 clients, too.*BindIPv6Only=ipv6-only/);
+  assert.match((await failureOf(misfit)).said, /takes IPv4 clients, too.*BindIPv6Only=ipv6-only/);
 });
 
 test('passed sockets: those of another process are left alone', async () => {
@@ -161,9 +157,9 @@ test('passed sockets: the portable engine says that it cannot use them', async (
     descriptors: [socket.descriptor],
     wrapper: passingSockets(1, ''),
   });
-  const { code, text } = await failure(proxy);
+  const { code, said } = await failureOf(proxy);
   assert.equal(code, 2);
-  assert.match(text, /LISTEN_FDS passes sockets, which engine portable cannot use/);
+  assert.match(said, /LISTEN_FDS passes sockets, which engine portable cannot use/);
 });
 
 test('notifications: ready, reloading, ready, stopping, each with what the manager needs', async () => {

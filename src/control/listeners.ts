@@ -1,24 +1,32 @@
-// The listening sockets: one per address and worker, sharing the address by SO_REUSEPORT. They belong to the process, not
-// to the worker that accepts on them, so that a worker's death loses no queued connection: its replacement takes over.
+// The listening sockets: one per address and worker, sharing the address by SO_REUSEPORT, or those that a service manager
+// or the process before this one passes. They belong to the process, not to the worker that accepts on them, so that a
+// worker's death loses no queued connection: its replacement takes over.
 
 import { once } from 'node:events';
 import net from 'node:net';
+import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
 import { ProxyError } from '../base/errors.ts';
 import { ConfigError, type ListenAddress } from '../config.ts';
 import { EACCES, EADDRINUSE, EADDRNOTAVAIL, errnoName, errnoOf } from '../sys/errno.ts';
 import { formatSocketAddress, parseAddress, type SocketAddress } from '../sys/sockaddr.ts';
 import {
   adoptListener,
+  bindListener,
   boundAddress,
   closeDescriptor,
   inspectListener,
   openListener,
+  startListening,
 } from '../sys/socket.ts';
 import type { PassedSocket } from './systemd.ts';
+import type { TakeoverClaim } from './takeover-claim.ts';
 
 /** The kernel cuts it to net.core.somaxconn. */
 const BACKLOG = 65_535;
 const FAST_OPEN_QUEUE = 1024;
+/** An address in use that nobody offers is asked for again: a second in all. */
+const ATTEMPTS_MAX = 11;
+const RETRY_MS = 100;
 
 export interface Listener {
   /** `*` = any. */
@@ -31,6 +39,8 @@ export interface Listener {
   readonly v6Only: boolean;
   /** Listening sockets, see socketsOf(); for the portable engine, which listens itself, the number of this listener. */
   readonly sockets: readonly number[];
+  /** Those of them that do not listen yet: a takeover that fails must not have attracted connections. */
+  readonly late: readonly number[];
 }
 
 /**
@@ -42,16 +52,17 @@ export function socketsOf({ sockets }: Listener, index: number, workers: number)
   return sockets.filter((_, at) => at % workers === index);
 }
 
-function toSocketAddress(listen: ListenAddress): SocketAddress {
+function toSocketAddress(listen: Pick<ListenAddress, 'host' | 'port'>): SocketAddress {
   const parsed = parseAddress(listen.host);
   if (parsed === null) throw new RangeError(`Cannot listen on "${listen.host}": not an address`);
   return { ...parsed, port: listen.port };
 }
 
-function bindError(address: SocketAddress, result: number): ProxyError {
+function bindError(address: SocketAddress, result: number, claim = ''): ProxyError {
   const text = formatSocketAddress(address);
+  const why = claim === '' ? '' : ` (it cannot be taken over: ${claim})`;
   const hints: Record<number, string> = {
-    [-EADDRINUSE]: 'another process listens there; stop it or choose another --listen-addr',
+    [-EADDRINUSE]: `another process listens there${why}; stop it or choose another --listen-addr`,
     [-EACCES]:
       'ports below 1024 need root, CAP_NET_BIND_SERVICE or net.ipv4.ip_unprivileged_port_start',
     [-EADDRNOTAVAIL]: 'this machine has no such address',
@@ -70,6 +81,8 @@ interface OpenOptions {
   readonly fastOpen: boolean;
   /** Sockets that came with the start: they serve the addresses they are bound to. */
   readonly passed: readonly PassedSocket[];
+  /** Gets the sockets of a proxy that runs at an address; null: an address in use is an error. */
+  readonly claim: TakeoverClaim | null;
 }
 
 /** The passed sockets by address as text; every one must be wanted. */
@@ -109,34 +122,44 @@ function misfit(v6Only: boolean, listen: ListenAddress, all: readonly ListenAddr
     : 'takes IPv4 clients, too, as a listed IPv4 address would; bind it for IPv6 only (BindIPv6Only=ipv6-only)';
 }
 
-/** Opens every listener; on any failure closes what it opened and throws. */
-export function openListeners(listens: readonly ListenAddress[], options: OpenOptions): Listener[] {
-  const fastOpenQueue = options.fastOpen ? FAST_OPEN_QUEUE : 0;
-  const opened: number[] = [];
-  const open = (address: SocketAddress, v6Only: boolean, reusePort: boolean): number => {
-    const socket = openListener(address, { backlog: BACKLOG, fastOpenQueue, reusePort, v6Only });
-    if (socket >= 0) return socket;
-    for (const other of opened) closeDescriptor(other);
-    throw bindError(address, socket);
-  };
-  const openGroup = (wanted: SocketAddress, v6Only: boolean): number[] => {
-    // SO_REUSEPORT would let a second process of this user share the port unseen: ask once without it.
-    const probe = open(wanted, v6Only, false);
-    const { port } = boundAddress(probe) ?? wanted;
-    closeDescriptor(probe);
-    return Array.from({ length: options.workers }, () => {
-      const socket = open({ ...wanted, port }, v6Only, true);
-      opened.push(socket);
-      return socket;
-    });
-  };
-  const passed = sortPassed(options.passed, listens);
-  return listens.map((listen) => {
-    const v6Only = sharesPortWithIPv4(listen, listens);
+class ListenerOpener {
+  readonly #listens: readonly ListenAddress[];
+  readonly #options: OpenOptions;
+  readonly #fastOpenQueue: number;
+  readonly #opened: number[] = [];
+
+  constructor(listens: readonly ListenAddress[], options: OpenOptions) {
+    this.#listens = listens;
+    this.#options = options;
+    this.#fastOpenQueue = options.fastOpen ? FAST_OPEN_QUEUE : 0;
+  }
+
+  async open(): Promise<Listener[]> {
+    const passed = sortPassed(this.#options.passed, this.#listens);
+    const listeners: Listener[] = [];
+    try {
+      for (const listen of this.#listens) {
+        const adopted = passed.get(formatSocketAddress(toSocketAddress(listen))) ?? [];
+        listeners.push(await this.#openOne(listen, adopted));
+      }
+    } catch (error) {
+      this.#opened.forEach(closeDescriptor);
+      throw error;
+    }
+    return listeners;
+  }
+
+  async #openOne(listen: ListenAddress, adopted: readonly number[]): Promise<Listener> {
+    const v6Only = sharesPortWithIPv4(listen, this.#listens);
     const wanted = toSocketAddress(listen);
-    const adopted = passed.get(formatSocketAddress(wanted));
-    for (const socket of adopted ?? []) adoptListener(socket, fastOpenQueue);
-    const sockets = adopted ?? openGroup(wanted, v6Only);
+    let sockets = [...adopted];
+    let late: number[] = [];
+    if (adopted.length === 0) {
+      const free = await this.#freeAddress(listen, wanted, v6Only);
+      sockets = Array.isArray(free) ? free : this.#openGroup(free, v6Only);
+      if (Array.isArray(free)) late = this.#bindMore(wanted, v6Only, sockets.length);
+    }
+    for (const socket of sockets) adoptListener(socket, this.#fastOpenQueue);
     const address = boundAddress(sockets[0] as number) ?? wanted;
     return {
       app: listen.app,
@@ -144,9 +167,85 @@ export function openListeners(listens: readonly ListenAddress[], options: OpenOp
       host: listen.host,
       port: address.port,
       v6Only,
-      sockets,
+      sockets: [...sockets, ...late],
+      late,
     };
-  });
+  }
+
+  /** An address nobody listens at, with the port that 0 became; or the sockets of the proxy that does. */
+  async #freeAddress(
+    listen: ListenAddress,
+    wanted: SocketAddress,
+    v6Only: boolean,
+  ): Promise<SocketAddress | number[]> {
+    const { claim } = this.#options;
+    for (let attempt = 1; ; attempt++) {
+      // SO_REUSEPORT would let a second process of this user share the port unseen: ask once without it.
+      const probe = this.#openSocket(wanted, v6Only, false);
+      if (probe >= 0) {
+        const { port } = boundAddress(probe) ?? wanted;
+        closeDescriptor(probe);
+        return { ...wanted, port };
+      }
+      if (probe !== -EADDRINUSE || claim === null) throw bindError(wanted, probe);
+      const claimed = await claim.socketsAt(formatSocketAddress(wanted));
+      if (typeof claimed !== 'string') {
+        this.#opened.push(...claimed.sockets);
+        const reason = misfit(claimed.v6Only, listen, this.#listens);
+        if (reason === '') return [...claimed.sockets];
+        throw bindError(wanted, probe, `its socket ${reason}`);
+      }
+      // Nobody offers it: one process may just have ended, or another just have begun.
+      if (claimed !== '' || attempt === ATTEMPTS_MAX) throw bindError(wanted, probe, claimed);
+      await setTimeoutPromise(RETRY_MS);
+    }
+  }
+
+  #openSocket(address: SocketAddress, v6Only: boolean, reusePort: boolean): number {
+    const fastOpenQueue = this.#fastOpenQueue;
+    return openListener(address, { backlog: BACKLOG, fastOpenQueue, reusePort, v6Only });
+  }
+
+  #openGroup(address: SocketAddress, v6Only: boolean): number[] {
+    return Array.from({ length: this.#options.workers }, () => {
+      const socket = this.#openSocket(address, v6Only, true);
+      if (socket < 0) throw bindError(address, socket);
+      this.#opened.push(socket);
+      return socket;
+    });
+  }
+
+  /** Sockets for the workers that got none; fewer, or none, where the address was bound in a way that forbids it. */
+  #bindMore(address: SocketAddress, v6Only: boolean, count: number): number[] {
+    const sockets: number[] = [];
+    const options = { fastOpenQueue: this.#fastOpenQueue, reusePort: true, v6Only };
+    for (let worker = count; worker < this.#options.workers; worker++) {
+      const socket = bindListener(address, options);
+      if (socket < 0) break;
+      sockets.push(socket);
+    }
+    this.#opened.push(...sockets);
+    return sockets;
+  }
+}
+
+/** Opens every listener; on any failure closes what it opened and throws. */
+export function openListeners(
+  listens: readonly ListenAddress[],
+  options: OpenOptions,
+): Promise<Listener[]> {
+  return new ListenerOpener(listens, options).open();
+}
+
+/** Lets the sockets listen that do not yet. From then on the kernel gives them connections, which must be served. */
+export function listenLate(listeners: readonly Listener[]): void {
+  for (const { late, host, port } of listeners) {
+    for (const socket of late) {
+      const result = startListening(socket, BACKLOG);
+      if (result < 0)
+        throw bindError(boundAddress(socket) ?? toSocketAddress({ host, port }), result);
+    }
+  }
 }
 
 /** Finds out whether the addresses are free, and which port 0 becomes; the workers' engines listen there themselves. */
@@ -162,17 +261,15 @@ export async function reserveListeners(
     try {
       await once(server, 'listening');
     } catch (error) {
-      throw bindError(
-        toSocketAddress({ app, host, port: wanted, family }),
-        errnoOf(error as Error),
-      );
+      const claim = 'the portable engine takes nothing over';
+      throw bindError(toSocketAddress({ host, port: wanted }), errnoOf(error as Error), claim);
     }
     const { port } = server.address() as net.AddressInfo;
     server.close();
     await once(server, 'close');
-    const address = formatSocketAddress(toSocketAddress({ app, host, port, family }));
+    const address = formatSocketAddress(toSocketAddress({ host, port }));
     const sockets = new Array<number>(workers).fill(index);
-    listeners.push({ app, address, host, port, v6Only, sockets });
+    listeners.push({ app, address, host, port, v6Only, sockets, late: [] });
   }
   return listeners;
 }

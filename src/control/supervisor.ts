@@ -4,10 +4,16 @@
 import { randomInt } from 'node:crypto';
 import { errorMessage, type ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { type Config, ConfigError, FAULT_INJECTION_ENV } from '../config.ts';
+import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
 import { usesNative } from '../engine/open.ts';
 import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
-import { COMMAND_DRAIN, COMMAND_STOP, createGlobalBlock } from '../proxy/shared.ts';
+import {
+  COMMAND_DRAIN,
+  COMMAND_HAND_OVER,
+  COMMAND_RUN,
+  COMMAND_STOP,
+  createGlobalBlock,
+} from '../proxy/shared.ts';
 import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
@@ -28,11 +34,12 @@ import { BackendDrains } from './drain.ts';
 import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
-import { closeWhenStopped, type Listener, openListeners, reserveListeners } from './listeners.ts';
+import { closeWhenStopped, type Listener } from './listeners.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
-import { ServiceNotifier, takePassedSockets } from './systemd.ts';
+import { Succession } from './succession.ts';
+import { ServiceNotifier } from './systemd.ts';
 import { checksAtOnce, sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 
@@ -93,8 +100,10 @@ class Supervisor {
   #geo!: LoadedGeoTable;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
-  readonly #passed = takePassedSockets(process.env);
   readonly #manager: ServiceNotifier;
+  readonly #succession: Succession;
+  /** What is left to finish was taken over: the service manager's stop means all processes, not this one once more. */
+  #sparesSignal = false;
   #stopping = false;
   readonly #backendStateBuffer = createBackendState();
   readonly #backendState = openBackendState(this.#backendStateBuffer);
@@ -116,6 +125,7 @@ class Supervisor {
     for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
     this.#manager = new ServiceNotifier(process.env, logger);
     this.#usesNative = usesNative(config.engine);
+    this.#succession = new Succession(config, this.#usesNative, this.#manager, logger);
     // Without SO_REUSEPORT only one thread can listen on an address.
     this.#workers = this.#usesNative || process.platform === 'linux' ? config.workers : 1;
   }
@@ -153,7 +163,7 @@ class Supervisor {
       backendState: this.#backendState,
       onNewBackend: (index) => this.#rampUp(index),
     });
-    this.#listeners = await this.#listen();
+    this.#listeners = await this.#succession.open(this.#workers, this.#usesNative);
     const rows = readRouting(db);
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
@@ -179,6 +189,7 @@ class Supervisor {
         access: this.#access.buffer,
       },
       (index) => this.#optionsOf(index, maxConnections),
+      this.#succession.isPending,
     );
     this.#health = startHealth(config, this.#backendState, this.#logger, (index) =>
       this.#rampUp(index),
@@ -189,6 +200,7 @@ class Supervisor {
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
+    await this.#succession.takeOver(this.#listeners, () => this.#pool.command(COMMAND_RUN));
     this.#admin = await this.#startAdmin(maxConnections, clients);
     this.#logger.info('Listening', {
       event: 'started',
@@ -201,25 +213,25 @@ class Supervisor {
       countries: geo.source,
       maxConnections,
     });
+    this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
+    this.#closers.push(() => this.#succession.withdraw());
     const where = this.#listeners.map(({ address }) => address).join(', ');
     void this.#manager.send({ READY: 1, STATUS: `Serving ${where}` });
+  }
+
+  /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
+  #handOver(pid: number): void {
+    if (this.#stopping) return;
+    this.#sparesSignal = true;
+    this.#admin?.close();
+    this.#health?.close();
+    this.#drain(COMMAND_HAND_OVER, { takenOverBy: pid });
   }
 
   #optionsOf(index: number, maxConnections: number): WorkerOptions {
     const [listeners, publisher] = [this.#listeners, this.#publisher];
     const place = { index, workers: this.#workers, epochMs: this.#epochMs };
     return workerOptions(this.#config, listeners, publisher, maxConnections, place);
-  }
-
-  async #listen(): Promise<Listener[]> {
-    const { listen, tcpFastOpen: fastOpen, engine } = this.#config;
-    const passed = this.#passed;
-    const workers = this.#workers;
-    if (this.#usesNative) return openListeners(listen, { workers, fastOpen, passed });
-    if (passed.length === 0) return await reserveListeners(listen, workers);
-    throw new ConfigError([
-      `LISTEN_FDS passes sockets, which engine ${engine} cannot use here: it needs uring or epoll`,
-    ]);
   }
 
   #startAdmin(maxConnections: number, clients: SharedArrayBuffer): Promise<AdminServer | null> {
@@ -396,20 +408,32 @@ class Supervisor {
 
   #stop(signal: string): void {
     if (this.#stopping) {
+      if (this.#sparesSignal) {
+        this.#sparesSignal = false;
+        this.#logger.info('Draining after a takeover already, another signal ends at once', {
+          signal,
+        });
+        return;
+      }
       this.#logger.warn('Second signal: ending at once', { event: 'stopping', signal });
       this.#pool.command(COMMAND_STOP);
       return;
     }
+    this.#succession.withdraw();
+    this.#drain(COMMAND_DRAIN, { signal });
+  }
+
+  #drain(command: number, cause: Readonly<Record<string, unknown>>): void {
     this.#stopping = true;
     const { shutdownTimeoutSecs } = this.#config;
     const open = this.#sum(STAT_CURRENT);
-    this.#logger.info('Draining', { event: 'draining', signal, open, shutdownTimeoutSecs });
+    this.#logger.info('Draining', { event: 'draining', ...cause, open, shutdownTimeoutSecs });
     void this.#manager.send({
       STOPPING: 1,
       STATUS: `Draining ${open} sessions for at most ${shutdownTimeoutSecs} s`,
       EXTEND_TIMEOUT_USEC: Math.round((shutdownTimeoutSecs + STOP_SECS) * 1e6),
     });
-    this.#pool.command(COMMAND_DRAIN);
+    this.#pool.command(command);
     if (this.#usesNative) {
       const workers = Array.from({ length: this.#workers }, (_, index) => index);
       closeWhenStopped(

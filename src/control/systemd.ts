@@ -1,6 +1,7 @@
 // What a service manager and its service say to each other: sockets it passes (sd_listen_fds(3)) and states it is told of
 // (sd_notify(3)). The variables are taken out of the environment, so that no child believes them meant for it.
 
+import { readFileSync } from 'node:fs';
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
 import type { Logger } from '../base/log.ts';
 import { ConfigError } from '../config.ts';
@@ -40,6 +41,17 @@ export function takePassedSockets(env: Environment): PassedSocket[] {
     descriptor: DESCRIPTOR_FIRST + index,
     name: list[index] ?? '',
   }));
+}
+
+/** Whether a process belongs to the same service as this one, so that the manager may be told to follow it instead. */
+export function isSameService(pid: number): boolean {
+  try {
+    return (
+      readFileSync(`/proc/${pid}/cgroup`, 'utf8') === readFileSync('/proc/self/cgroup', 'utf8')
+    );
+  } catch {
+    return false;
+  }
 }
 
 /** Tells the service manager how this service is; without one, everything it is told goes nowhere. */

@@ -11,6 +11,7 @@ import { reclaimWorker } from '../proxy/reclaim.ts';
 import { sharedSessionsBytes } from '../proxy/sessions.ts';
 import {
   COMMAND_CRASH,
+  COMMAND_HOLD,
   COMMAND_RUN,
   COMMAND_STOP,
   CONTROL_COMMAND,
@@ -144,18 +145,20 @@ export class WorkerPool {
     });
   }
 
-  /** Hands the workers their memory and lets them accept; resolves when all of them run. */
+  /** Hands the workers their memory and, unless `held`, lets them accept; resolves when all of them run. */
   async start(
     common: CommonMemory,
     optionsOf: (workerIndex: number) => WorkerOptions,
+    held = false,
   ): Promise<void> {
     this.#common = common;
+    if (held) this.#command = COMMAND_HOLD;
     this.#clients = openClientTable(common.clients, CONTROL_OWNER_ID);
     await Promise.all(
       this.#members.map((member, index) => {
         member.memory = {
           ...common,
-          control: createControlBlock(),
+          control: createControlBlock(this.#command),
           stats: createWorkerStats(),
           sessions: new SharedArrayBuffer(sharedSessionsBytes(this.#options.slots)),
         };
@@ -209,9 +212,9 @@ export class WorkerPool {
   #ended(member: Member, failure: unknown): void {
     this.#running--;
     member.exited = true;
-    const planned = this.#command !== COMMAND_RUN && failure === null;
+    const planned = this.#isStopping() && failure === null;
     if (!planned) this.#bury(member, failure);
-    if (this.#command !== COMMAND_RUN) {
+    if (this.#isStopping()) {
       if (this.#running === 0) this.#options.onStopped();
       return;
     }
@@ -246,10 +249,15 @@ export class WorkerPool {
     });
   }
 
+  #isStopping(): boolean {
+    return this.#command !== COMMAND_RUN && this.#command !== COMMAND_HOLD;
+  }
+
   #replace(member: Member): void {
-    if (this.#command !== COMMAND_RUN || this.#common === null || member.memory === null) return;
+    if (this.#isStopping() || this.#common === null || member.memory === null) return;
     // Publications may have gone to the dead thread: the new one starts from the latest of each.
-    member.memory = { ...member.memory, ...this.#common, control: createControlBlock() };
+    const control = createControlBlock(this.#command);
+    member.memory = { ...member.memory, ...this.#common, control };
     member.thread = this.#spawn(member.wakeFd);
     member.replacements++;
     const { logger } = this.#options;
@@ -289,7 +297,7 @@ export class WorkerPool {
     }
   }
 
-  /** COMMAND_DRAIN or COMMAND_STOP for all. A worker never launched waits for its first message: it is ended. */
+  /** A command for all. A worker never launched waits for its first message: it is ended. */
   command(command: number): void {
     this.#command = command;
     for (const member of this.#members) {
@@ -302,7 +310,7 @@ export class WorkerPool {
     }
   }
 
-  /** Resolves once a worker uses its listening sockets no more, after COMMAND_DRAIN or COMMAND_STOP. */
+  /** Resolves once a worker uses its listening sockets no more, after it was told to drain, hand over or stop. */
   async acceptingStopped(index: number): Promise<void> {
     const uses = ({ memory, exited }: Member): boolean =>
       !exited && memory !== null && new Int32Array(memory.control)[CONTROL_PHASE] < PHASE_DRAINING;

@@ -23,7 +23,8 @@ const WAITING_MAX = 65_536;
 
 /** Starts an accept on every listener that has none, unless accepting is held back. */
 export function resumeAccept(worker: WorkerState): void {
-  if (worker.draining || worker.acceptPaused || worker.backoff[0] > worker.clock[0]) return;
+  if (worker.held || worker.draining || worker.acceptPaused || worker.backoff[0] > worker.clock[0])
+    return;
   const { listeners } = worker.options;
   for (let listener = 0; listener < listeners.length; listener++) {
     if (worker.accepting[listener] === 1) continue;
@@ -67,13 +68,15 @@ function takeIn(worker: WorkerState, listener: number, socket: number): void {
 
 /**
  * Takes in what waits in the queues of the listeners, whose accepts have ended: those clients are connected already, and
- * closing the listeners would reset them.
+ * closing the listeners would reset them. Where another process accepts as well, too (`shared`): the kernel may have woken
+ * this worker for a connection just when its accept was cancelled. But what finds no room here is the other's then.
  */
-export function takeWaiting(worker: WorkerState): void {
+export function takeWaiting(worker: WorkerState, shared: boolean): void {
   const { engine, options, stats } = worker;
   for (let listener = 0; listener < options.listeners.length; listener++) {
     const { socket } = options.listeners[listener];
     for (let count = 0; count < WAITING_MAX; count++) {
+      if (shared && !hasRoom(worker)) return;
       const result = engine.acceptWaiting(socket, listener);
       if (result >= 0) {
         takeIn(worker, listener, result);
@@ -84,6 +87,11 @@ export function takeWaiting(worker: WorkerState): void {
       if (!isConnectionError(result)) break;
     }
   }
+}
+
+function hasRoom(worker: WorkerState): boolean {
+  const open = Atomics.load(worker.global, GLOBAL_SESSIONS);
+  return parkedCount(worker) === 0 && open < worker.options.maxConnections;
 }
 
 function backOff(worker: WorkerState): void {
@@ -139,10 +147,7 @@ function turnAway(worker: WorkerState, socket: number): void {
 export function reviewAccept(worker: WorkerState): void {
   if (worker.acceptPaused) {
     while (parkedCount(worker) > 0 && unpark(worker)) {}
-    const open = Atomics.load(worker.global, GLOBAL_SESSIONS);
-    if (parkedCount(worker) === 0 && open < worker.options.maxConnections) {
-      worker.acceptPaused = false;
-    }
+    if (hasRoom(worker)) worker.acceptPaused = false;
   }
   if (worker.backoff[0] !== 0 && worker.backoff[0] <= worker.clock[0]) worker.backoff[0] = 0;
   resumeAccept(worker);

@@ -25,6 +25,11 @@ export const COMMAND_STOP = 2;
 /** Throw, as a bug would: fault injection of the tests. */
 export const COMMAND_CRASH = 3;
 
+/** As COMMAND_DRAIN, but another process accepts on the same sockets by now. */
+export const COMMAND_HAND_OVER = 5;
+/** Do not accept yet: another process still does. Comes before COMMAND_RUN or not at all. */
+export const COMMAND_HOLD = 4;
+
 /** 0 until then: zeroed memory is a worker that is starting. */
 export const PHASE_RUNNING = 1;
 /** Accepts no more and has no accept in flight: the listening sockets may be closed. */
@@ -35,8 +40,10 @@ export const PHASE_DRAINED = 3;
 export const GLOBAL_SESSIONS = 0;
 const GLOBAL_WORDS = 16;
 
-export function createControlBlock(): SharedArrayBuffer {
-  return new SharedArrayBuffer(CONTROL_WORDS * 4);
+export function createControlBlock(command = COMMAND_RUN): SharedArrayBuffer {
+  const block = new SharedArrayBuffer(CONTROL_WORDS * 4);
+  new Int32Array(block)[CONTROL_COMMAND] = command;
+  return block;
 }
 
 export function createGlobalBlock(): SharedArrayBuffer {

@@ -12,6 +12,7 @@ import { openSnapshot } from '../route/snapshot.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { type ClientLimits, NO_LIMITS } from './client-limits.ts';
 import { createSessions, type Sessions } from './sessions.ts';
+import { COMMAND_HOLD, CONTROL_COMMAND } from './shared.ts';
 import { openWorkerStats, type WorkerStats } from './stats.ts';
 
 /** Coarse is enough for seconds-long timeouts, and 10 wake-ups a second cost nothing. */
@@ -105,6 +106,8 @@ export interface WorkerState {
   acceptPaused: boolean;
   /** Accepting waits until `backoff[0]` after an error; `backoff[1]` is the wait in ms, doubling. */
   readonly backoff: Float64Array;
+  /** Accepting has not begun: COMMAND_HOLD. */
+  held: boolean;
   draining: boolean;
 
   /** By buffer: the next one in its queue + 1, and the bytes in it. */
@@ -140,13 +143,14 @@ export function createWorkerState(
     rampMs: options.slowStartMs ?? 0,
   });
   useSnapshot(selector, openSnapshot(memory.routing));
+  const control = new Int32Array(memory.control);
   const clock = new Float64Array(1);
   engine.readClock(clock);
   const now = clock[0];
   return {
     engine,
     options,
-    control: new Int32Array(memory.control),
+    control,
     global: new Int32Array(memory.global),
     stats: openWorkerStats(memory.stats),
     sessions,
@@ -166,6 +170,7 @@ export function createWorkerState(
     accepting: new Uint8Array(options.listeners.length),
     acceptPaused: false,
     backoff: Float64Array.of(0, 0),
+    held: control[CONTROL_COMMAND] === COMMAND_HOLD,
     draining: false,
     bufferNext: new Int32Array(engine.bufferCount),
     bufferBytes: new Int32Array(engine.bufferCount),

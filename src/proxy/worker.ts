@@ -35,7 +35,8 @@ import { onPump, onReceive, onSend } from './relay.ts';
 import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
 import {
   COMMAND_CRASH,
-  COMMAND_DRAIN,
+  COMMAND_HAND_OVER,
+  COMMAND_HOLD,
   COMMAND_RUN,
   COMMAND_STOP,
   CONTROL_COMMAND,
@@ -126,7 +127,14 @@ function handleEvent(worker: WorkerState, at: number): void {
 
 function obeyCommand(worker: WorkerState): boolean {
   const command = Atomics.load(worker.control, CONTROL_COMMAND);
-  if (command === COMMAND_RUN) return true;
+  if (command === COMMAND_RUN) {
+    if (worker.held) {
+      worker.held = false;
+      resumeAccept(worker);
+    }
+    return true;
+  }
+  if (command === COMMAND_HOLD) return true;
   if (command === COMMAND_CRASH) throw new Error('Worker was told to crash');
   if (!worker.draining) {
     worker.draining = true;
@@ -139,7 +147,7 @@ function obeyCommand(worker: WorkerState): boolean {
   if (worker.accepting.includes(1)) return true;
   if (worker.control[CONTROL_PHASE] < PHASE_DRAINING) {
     // After the last event of the accepts, so that nothing is left to the close of the listeners, which comes next.
-    if (command === COMMAND_DRAIN) takeWaiting(worker);
+    if (command !== COMMAND_STOP) takeWaiting(worker, command === COMMAND_HAND_OVER);
     Atomics.store(worker.control, CONTROL_PHASE, PHASE_DRAINING);
   }
   return worker.sessions.slots.used > 0 || parkedCount(worker) > 0;

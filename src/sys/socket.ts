@@ -185,10 +185,13 @@ export interface ListenOptions {
 }
 
 /**
- * A bound and listening socket, or -errno. Accepted sockets inherit TCP_NODELAY from it (Linux), but not that it is
+ * A bound socket that does not listen yet, or -errno. Accepted sockets inherit TCP_NODELAY from it (Linux), but not that it is
  * non-blocking: emptying its queue must end with EAGAIN. (io_uring waits on it all the same, since 5.19.)
  */
-export function openListener(address: SocketAddress, options: ListenOptions): number {
+export function bindListener(
+  address: SocketAddress,
+  options: Omit<ListenOptions, 'backlog'>,
+): number {
   const fd = openSocket(address.family);
   if (fd < 0) return fd;
   setOption(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -199,11 +202,22 @@ export function openListener(address: SocketAddress, options: ListenOptions): nu
   // A kernel without Fast Open, or with it switched off, refuses: the listener works the same without.
   if (options.fastOpenQueue > 0) setOption(fd, IPPROTO_TCP, TCP_FASTOPEN, options.fastOpenQueue);
   const length = encodeSockaddr(scratchView, SCRATCH_SOCKADDR, address);
-  let result = checked(native.bind(num(fd), SOCKADDR_POINTER, num(length)));
-  if (result === 0) result = checked(native.listen(num(fd), num(options.backlog)));
+  const result = checked(native.bind(num(fd), SOCKADDR_POINTER, num(length)));
   if (result === 0) return fd;
   closeDescriptor(fd);
   return result;
+}
+
+export function startListening(fd: number, backlog: number): number {
+  return checked(native.listen(num(fd), num(backlog)));
+}
+
+/** A bound and listening socket, or -errno. */
+export function openListener(address: SocketAddress, options: ListenOptions): number {
+  const fd = bindListener(address, options);
+  const result = fd < 0 ? fd : startListening(fd, options.backlog);
+  if (result < 0 && fd >= 0) closeDescriptor(fd);
+  return result < 0 ? result : fd;
 }
 
 function getOption(fd: number, level: bigint, name: bigint): number {

@@ -1,0 +1,73 @@
+// How one run of the proxy follows another: where its listening sockets come from (a service manager, the process it takes
+// over from, or itself), when it may accept on them, and to whom it passes them on.
+
+import type { Logger } from '../base/log.ts';
+import { type Config, ConfigError } from '../config.ts';
+import { type Listener, listenLate, openListeners, reserveListeners } from './listeners.ts';
+import { isSameService, type ServiceNotifier, takePassedSockets } from './systemd.ts';
+import { TakeoverClaim } from './takeover-claim.ts';
+import { TakeoverOffer } from './takeover-offer.ts';
+
+export class Succession {
+  readonly #config: Config;
+  readonly #logger: Logger;
+  readonly #manager: ServiceNotifier;
+  readonly #passed = takePassedSockets(process.env);
+  /** null: neither claims nor offers. */
+  readonly #claim: TakeoverClaim | null;
+  #offer: TakeoverOffer | null = null;
+
+  constructor(config: Config, usesNative: boolean, manager: ServiceNotifier, logger: Logger) {
+    this.#config = config;
+    this.#logger = logger;
+    this.#manager = manager;
+    this.#claim = config.takeover && usesNative ? new TakeoverClaim(logger) : null;
+    if (this.#passed.length === 0 || usesNative) return;
+    throw new ConfigError([
+      `LISTEN_FDS passes sockets, which engine ${config.engine} cannot use here: it needs uring or epoll`,
+    ]);
+  }
+
+  /** The listeners of the settings for `workers` workers. */
+  async open(workers: number, usesNative: boolean): Promise<Listener[]> {
+    const { listen, tcpFastOpen: fastOpen } = this.#config;
+    if (!usesNative) return await reserveListeners(listen, workers);
+    const [passed, claim] = [this.#passed, this.#claim];
+    return await openListeners(listen, { workers, fastOpen, passed, claim });
+  }
+
+  /** Another process accepts on the listeners: this one must not until takeOver(). */
+  get isPending(): boolean {
+    return this.#claim?.isPending ?? false;
+  }
+
+  /** Lets the workers accept, by `accept`, and the process before this one go. Up to then that one would serve on. */
+  async takeOver(listeners: readonly Listener[], accept: () => void): Promise<void> {
+    if (this.#claim === null || !this.#claim.isPending) return;
+    this.#claim.confirm();
+    listenLate(listeners);
+    accept();
+    const notify = await this.#claim.release();
+    if (this.#manager.address === '') this.#manager.redirect(notify);
+  }
+
+  /** Offers the listeners to the next process; `release` is called once that one accepts on them. */
+  offer(listeners: readonly Listener[], release: (pid: number) => void): void {
+    if (this.#claim === null) return;
+    const onTaken = async (pid: number): Promise<string> => {
+      const notify = isSameService(pid) ? this.#manager.address : '';
+      if (notify !== '') {
+        await this.#manager.send({ MAINPID: pid });
+        this.#manager.redirect('');
+      }
+      release(pid);
+      return notify;
+    };
+    this.#offer = new TakeoverOffer({ listeners, logger: this.#logger, onTaken });
+  }
+
+  /** Offers nothing any more. */
+  withdraw(): void {
+    this.#offer?.close();
+  }
+}
