@@ -82,6 +82,13 @@ export const path = v.pipe(
   v.check((text) => !text.includes('\0')),
 );
 
+/** A user and maybe a group; whether they exist is seen at start. */
+export const account = v.pipe(
+  v.string(),
+  v.trim(),
+  v.regex(/^[a-z0-9_][a-z0-9_.@-]*\$?(:[a-z0-9_][a-z0-9_.@-]*\$?)?$/i),
+);
+
 export const httpPath = v.pipe(v.string(), v.trim(), v.regex(HTTP_PATH_PATTERN));
 
 export const region = v.pipe(v.string(), v.trim(), v.toLowerCase(), v.regex(REGION_PATTERN));

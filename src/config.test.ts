@@ -82,6 +82,7 @@ test('loadConfig() gives the documented defaults', () => {
     adminToken: null,
     adminTokenFile: null,
     metricsListen: { host: '127.0.0.1', port: 9090, family: 4 },
+    user: null,
     takeover: true,
     shutdownTimeoutSecs: 30,
     log: 'info',
@@ -96,6 +97,7 @@ test('loadConfig() accepts its own default of every setting, written out', () =>
     regionMapPath: 'x.toml',
     workers: 'auto',
     maxConnections: 'auto',
+    user: 'edge:web',
     debug: 'false',
     adminToken: 'a-token-of-sixteen',
   };
@@ -107,6 +109,7 @@ test('loadConfig() accepts its own default of every setting, written out', () =>
     regionMapPath: 'x.toml',
     adminToken: 'a-token-of-sixteen',
     adminTokenFile: 'none',
+    user: 'edge:web',
   };
   assert.deepEqual(config, { ...loadConfig({}, {}), ...expected });
 });

@@ -390,6 +390,14 @@ export const SETTINGS = {
     allowed: 'a file path; the file not writable by its group, closed to others',
     help: 'File that holds the bearer token of the admin API, instead of the setting',
   }),
+  user: setting<string | null>({
+    env: 'EDGEPROXY_USER',
+    schema: value.account,
+    initial: null,
+    shown: 'none',
+    allowed: 'NAME or NAME:GROUP, by name or number',
+    help: 'The user that run becomes once it listens, when it is started by root',
+  }),
   takeover: setting<boolean>({
     env: 'EDGEPROXY_TAKEOVER',
     schema: value.boolean,

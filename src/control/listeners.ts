@@ -187,7 +187,9 @@ class ListenerOpener {
         closeDescriptor(probe);
         return { ...wanted, port };
       }
-      if (probe !== -EADDRINUSE || claim === null) throw bindError(wanted, probe);
+      // A port below 1024 in use says EACCES to whoever is not root.
+      const isTaken = probe === -EADDRINUSE || probe === -EACCES;
+      if (!isTaken || claim === null) throw bindError(wanted, probe);
       const claimed = await claim.socketsAt(formatSocketAddress(wanted));
       if (typeof claimed !== 'string') {
         this.#opened.push(...claimed.sockets);
@@ -196,7 +198,8 @@ class ListenerOpener {
         throw bindError(wanted, probe, `its socket ${reason}`);
       }
       // Nobody offers it: one process may just have ended, or another just have begun.
-      if (claimed !== '' || attempt === ATTEMPTS_MAX) throw bindError(wanted, probe, claimed);
+      const isFinal = probe === -EACCES || attempt === ATTEMPTS_MAX;
+      if (claimed !== '' || isFinal) throw bindError(wanted, probe, claimed);
       await setTimeoutPromise(RETRY_MS);
     }
   }

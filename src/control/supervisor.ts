@@ -35,6 +35,7 @@ import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
+import { type Account, becomeAccount, checkReadable, findAccount } from './privileges.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
@@ -132,7 +133,9 @@ class Supervisor {
 
   async run(): Promise<number> {
     const config = this.#config;
+    const account = config.user === null ? null : findAccount(config.user);
     const maxConnections = sessionLimit(config, this.#logger);
+    if (account !== null) await this.#become(account);
     const db = openRoutingDb(config.dbPath);
     this.#pool = new WorkerPool({
       engine: config.engine,
@@ -154,6 +157,15 @@ class Supervisor {
     return this.#finished;
   }
 
+  /** Before anything but the listeners is open: what follows is then what the account may do. */
+  async #become(account: Account): Promise<void> {
+    const { dbPath, geoipPath } = this.#config;
+    if (this.#usesNative) await this.#listen();
+    becomeAccount(account, this.#logger);
+    checkReadable(dbPath, 'routing database', account);
+    if (geoipPath !== null) checkReadable(geoipPath, 'country data', account);
+  }
+
   async #start(db: RoutingDb, maxConnections: number): Promise<void> {
     const config = this.#config;
     this.#publisher = createPublisher({
@@ -163,7 +175,7 @@ class Supervisor {
       backendState: this.#backendState,
       onNewBackend: (index) => this.#rampUp(index),
     });
-    this.#listeners = await this.#succession.open(this.#workers, this.#usesNative);
+    if (this.#listeners.length === 0) await this.#listen();
     const rows = readRouting(db);
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
@@ -212,6 +224,7 @@ class Supervisor {
       routingVersion: routing.version,
       countries: geo.source,
       maxConnections,
+      user: config.user ?? undefined,
     });
     this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
     this.#closers.push(() => this.#succession.withdraw());
@@ -226,6 +239,10 @@ class Supervisor {
     this.#admin?.close();
     this.#health?.close();
     this.#drain(COMMAND_HAND_OVER, { takenOverBy: pid });
+  }
+
+  async #listen(): Promise<void> {
+    this.#listeners = await this.#succession.open(this.#workers, this.#usesNative);
   }
 
   #optionsOf(index: number, maxConnections: number): WorkerOptions {

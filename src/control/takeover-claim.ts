@@ -86,7 +86,9 @@ export class TakeoverClaim {
       }
       await this.#receiveSockets(socket, peer.pid);
       this.#predecessors.push({ ...peer, socket });
-      this.#logger.info('Taking over from a running process', { ...peer });
+      const isOwn = peer.uid === own || peer.uid === 0;
+      // Root may; but it should be seen, as whoever held the address before this start would be.
+      this.#logger[isOwn ? 'info' : 'warn']('Taking over from a running process', { ...peer });
     } catch (error) {
       closeDescriptor(socket);
       throw error;
