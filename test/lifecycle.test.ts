@@ -1,8 +1,10 @@
 // The life of the process: drain, deadline, second signal, reload by signal, and a worker that dies.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
+import { raiseDescriptorLimit } from '../src/sys/rlimit.ts';
 import { backendName, echoOnce, exchange, openClient, readToEnd } from '../src/testing/clients.ts';
 import {
   connectionsBalance,
@@ -237,6 +239,61 @@ test('worker death: its sessions are reset, the others go on, it is replaced, no
     await proxy.untilMetric('edge_backend_connections_current', 0, { backend: 'a' });
   }
   await proxy.untilDescriptors(idle);
+  assert.deepEqual(await proxy.stop(), { code: 0, signal: null });
+});
+
+test('worker death: one that keeps dying is replaced ever later, and a stop meanwhile is heeded', async () => {
+  await using backend = await startBackend(sayName('a'));
+  await using proxy = await startProxy({
+    ...CRASHABLE,
+    backends: [{ id: 'a', ...backend.row }],
+    settings: { WORKERS: 1 },
+  });
+  const delays = [];
+  for (let round = 0; round < 8; round++) {
+    const from = proxy.logs.length;
+    proxy.signal('SIGUSR2');
+    delays.push((await proxy.untilLog('A worker died and is replaced', from)).restartInMs);
+    if (round === 7) break;
+    await proxy.untilLog('A worker was replaced', from);
+    assert.equal(await backendName(proxy.address), 'a');
+  }
+  assert.deepEqual(delays, [0, 10, 20, 40, 80, 160, 320, 640]);
+  // Nobody is there to drain, nor to say that all is drained.
+  assert.deepEqual(await proxy.stop(), { code: 0, signal: null });
+});
+
+test('worker death: while its replacement cannot start the others go on, and it is tried again', {
+  skip: NOT_PORTABLE,
+}, async () => {
+  await using backend = await startBackend(echo);
+  await using proxy = await startProxy({
+    ...CRASHABLE,
+    backends: [{ id: 'a', ...backend.row }],
+    settings: { WORKERS: 2 },
+  });
+  const { clients, fates } = await openLoad(proxy, 30);
+  const limit = (descriptors: string): void => {
+    const result = spawnSync('prlimit', [`--pid=${proxy.pid}`, `--nofile=${descriptors}:`]);
+    assert.equal(result.status, 0, String(result.stderr));
+  };
+  const { soft } = raiseDescriptorLimit();
+  // Not even a ring can be opened.
+  limit('3');
+  proxy.signal('SIGUSR2');
+  const { sessionsLost } = await proxy.untilLog('A worker died and is replaced');
+  await proxy.untilLog('A worker cannot start');
+  const ended = new Set<number>();
+  fates.forEach((fate, index) => void fate.then(() => ended.add(index)));
+  await until('the lost sessions to be reset', () => ended.size === sessionsLost);
+  for (const [index, client] of clients.entries()) {
+    if (!ended.has(index)) await echoOnce(client, 'alive');
+  }
+  limit(String(soft));
+  await proxy.untilLog('A worker was replaced');
+  for (const client of clients) client.destroy();
+  const again = await openLoad(proxy, 30);
+  for (const client of again.clients) client.destroy();
   assert.deepEqual(await proxy.stop(), { code: 0, signal: null });
 });
 

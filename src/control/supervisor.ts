@@ -145,7 +145,6 @@ class Supervisor {
       bufferCount: Math.floor((config.bufferMemoryMb * 2 ** 20) / BUFFER_BYTES),
       logger: this.#logger,
       onStopped: () => this.#stopped(),
-      onFatal: (error) => this.#fatal(error),
       onBreaker: (backend, change) => this.#noteBreaker(backend, change),
     });
     try {
@@ -471,13 +470,6 @@ class Supervisor {
   #stopped(): void {
     this.#logger.info('Stopped', { sessionsCut: this.#sum(STAT_END + REASON_SHUTDOWN) });
     this.#close(0);
-  }
-
-  #fatal(error: ProxyError): void {
-    this.#logger.error(error.message);
-    this.#stopping = true;
-    this.#pool.command(COMMAND_STOP);
-    this.#close(1);
   }
 
   #close(exitCode: number): void {

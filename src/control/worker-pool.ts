@@ -55,8 +55,6 @@ export interface WorkerPoolOptions {
   readonly logger: Logger;
   /** Called when the last worker has stopped after a drain or stop command. */
   readonly onStopped: () => void;
-  /** A worker cannot run at all (its engine is refused, or it keeps dying at start). */
-  readonly onFatal: (error: ProxyError) => void;
   /** A worker opened or closed a backend's breaker (route/breaker.ts). */
   readonly onBreaker: (backend: number, change: number) => void;
 }
@@ -69,6 +67,7 @@ interface Member {
   thread: Worker;
   startedAt: number;
   restartDelayMs: number;
+  restart: NodeJS.Timeout | undefined;
   /** The thread has ended and none has taken its place. */
   exited: boolean;
   engine: string;
@@ -108,6 +107,7 @@ export class WorkerPool {
   #clients: ClientTable | null = null;
   #command = COMMAND_RUN;
   #running = 0;
+  #hasStopped = false;
   readonly #refusals = new Set<string>();
 
   /** Starts the threads; they open their engines while the caller loads its data. */
@@ -126,6 +126,7 @@ export class WorkerPool {
         thread: this.#spawn(wakeFd),
         startedAt: monotonicMs(),
         restartDelayMs: 0,
+        restart: undefined,
         exited: false,
         engine: '',
         replacements: 0,
@@ -212,10 +213,9 @@ export class WorkerPool {
   #ended(member: Member, failure: unknown): void {
     this.#running--;
     member.exited = true;
-    const planned = this.#isStopping() && failure === null;
-    if (!planned) this.#bury(member, failure);
     if (this.#isStopping()) {
-      if (this.#running === 0) this.#options.onStopped();
+      if (failure !== null) this.#bury(member, failure, null);
+      if (this.#running === 0) this.#stopped();
       return;
     }
     if (monotonicMs() - member.startedAt > HEALTHY_MS) member.restartDelayMs = 0;
@@ -224,11 +224,12 @@ export class WorkerPool {
       RESTART_DELAY_MS_MAX,
       Math.max(RESTART_DELAY_MS_MIN, delay * 2),
     );
-    setTimeout(() => this.#replace(member), delay);
+    this.#bury(member, failure, delay);
+    member.restart = setTimeout(() => this.#replace(member), delay);
   }
 
-  /** Reports a dead worker and gives back what it held. */
-  #bury(member: Member, failure: unknown): void {
+  /** Reports a dead worker and gives back what it held. `restartInMs` null: nobody takes its place. */
+  #bury(member: Member, failure: unknown, restartInMs: number | null): void {
     const { memory } = member;
     if (memory === null || this.#clients === null) return;
     const clientNowMs = Math.floor(monotonicMs() - (member.options?.epochMs ?? 0));
@@ -240,11 +241,13 @@ export class WorkerPool {
       clientNowMs,
     );
     const reason = failure === null ? 'it ended without an order' : errorMessage(failure);
-    this.#options.logger.error('A worker died and is replaced', {
+    const what = restartInMs === null ? 'A worker died' : 'A worker died and is replaced';
+    this.#options.logger.error(what, {
       event: 'worker_died',
       worker: member.id,
       reason,
       sessionsLost,
+      restartInMs: restartInMs ?? undefined,
       ...(failure instanceof Error ? { stack: failure.stack } : {}),
     });
   }
@@ -264,13 +267,10 @@ export class WorkerPool {
     const worker = member.id;
     this.#launch(member).then(
       () => logger.info('A worker was replaced', { event: 'worker_replaced', worker }),
+      // Its engine worked before: what is short now may be there again later, and the others go on. Its end tries again.
       (error: unknown) => {
-        if (error instanceof ProxyError && error.code === 'ERR_ENGINE')
-          this.#options.onFatal(error);
-        else {
-          const fields = { event: 'worker_failed', worker, reason: errorMessage(error) };
-          logger.error('A worker cannot start', fields);
-        }
+        const fields = { event: 'worker_failed', worker, reason: errorMessage(error) };
+        logger.error('A worker cannot start', fields);
       },
     );
   }
@@ -308,6 +308,16 @@ export class WorkerPool {
       Atomics.store(new Int32Array(member.memory.control), CONTROL_COMMAND, command);
       wake(member);
     }
+    if (!this.#isStopping()) return;
+    for (const { restart } of this.#members) clearTimeout(restart);
+    // All are dead, and none will come back to say that it has stopped.
+    if (this.#common !== null && this.#running === 0) setImmediate(() => this.#stopped());
+  }
+
+  #stopped(): void {
+    if (this.#hasStopped) return;
+    this.#hasStopped = true;
+    this.#options.onStopped();
   }
 
   /** Resolves once a worker uses its listening sockets no more, after it was told to drain, hand over or stop. */
