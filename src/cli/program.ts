@@ -57,6 +57,7 @@ class Program {
     this.#addBackend();
     this.#addAccess();
     this.#addExplain();
+    this.#addDoctor();
   }
 
   /** Sets what a command does: `perform` gets its arguments, then its flags. */
@@ -195,6 +196,20 @@ class Program {
     ] as const;
     this.#act(addSettings(command, keys), async (flags, ip) =>
       (await import('./explain.ts')).explain(ip as string, flags),
+    );
+  }
+
+  #addDoctor(): void {
+    const command = this.root
+      .command('doctor')
+      .description(
+        'Check what this machine will do with these settings at scale, and say what to run',
+      )
+      .option('--json', 'Print JSON')
+      .option('--fix', 'Print the files that mend it; write and apply them after asking')
+      .option('--yes', 'With --fix: do not ask');
+    this.#act(addSettings(command, SETTING_KEYS), async (flags) =>
+      (await import('./doctor.ts')).doctor(flags),
     );
   }
 }

@@ -27,10 +27,20 @@ export function checksAtOnce(config: Config, descriptors: number): number {
   return Math.max(1, Math.min(CHECKS_MAX, Math.floor(descriptors * CHECKS_SHARE)));
 }
 
+/** Sessions at once that so many descriptors allow. */
+export function sessionsFor(config: Config, descriptors: number): number {
+  const reserved = DESCRIPTORS_RESERVED + checksAtOnce(config, descriptors);
+  return Math.max(1, Math.floor((descriptors - reserved) / 2));
+}
+
+/** Descriptors that so many sessions at once need. */
+export function descriptorsFor(config: Config, sessions: number): number {
+  return sessions * 2 + DESCRIPTORS_RESERVED + (config.healthCheckEnabled ? CHECKS_MAX : 0);
+}
+
 export function sessionLimit(config: Config, logger: Logger): number {
   const { soft } = raiseDescriptorLimit();
-  const reserved = DESCRIPTORS_RESERVED + checksAtOnce(config, soft);
-  const possible = Math.floor((soft - reserved) / 2);
+  const possible = sessionsFor(config, soft);
   const wanted = config.maxConnections ?? Math.min(possible, MAX_CONNECTIONS_DEFAULT);
   if (wanted > possible) {
     logger.warn('EDGEPROXY_MAX_CONNECTIONS is more than the descriptor limit allows', {
@@ -38,10 +48,10 @@ export function sessionLimit(config: Config, logger: Logger): number {
       maxConnections: wanted,
       possible,
       descriptors: soft,
-      remedy: `ulimit -n ${wanted * 2 + DESCRIPTORS_RESERVED + CHECKS_MAX}`,
+      remedy: `ulimit -n ${descriptorsFor(config, wanted)}`,
     });
   }
-  return Math.max(1, wanted);
+  return wanted;
 }
 
 function breakerPolicy(config: Config): BreakerPolicy {

@@ -23,6 +23,12 @@ function readLimit(resource: bigint): ResourceLimit {
 /** Assumed where the limit cannot be read: what macOS gives by default; Node raises the soft limit itself. */
 const DESCRIPTORS_ASSUMED = 10_240;
 
+/** The limit of open descriptors as it is. */
+export function descriptorLimit(): ResourceLimit {
+  if (nativeRefusal !== '') return { soft: DESCRIPTORS_ASSUMED, hard: DESCRIPTORS_ASSUMED };
+  return readLimit(RLIMIT_NOFILE);
+}
+
 /** Raises the soft limit of open descriptors to the hard one and returns what is in force. */
 export function raiseDescriptorLimit(): ResourceLimit {
   if (nativeRefusal !== '') return { soft: DESCRIPTORS_ASSUMED, hard: DESCRIPTORS_ASSUMED };
