@@ -2,11 +2,13 @@
 // other sites can send, bodies, methods, slow and too many clients. Through the real process.
 
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { type AdminAnswer, type AdminRequest, askAdmin } from '../src/testing/admin-client.ts';
 import { holdToProblem } from '../src/testing/admin-reads.ts';
 import { type HostPort, ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
@@ -14,6 +16,8 @@ import { until, within } from '../src/testing/wait.ts';
 
 const TOKEN = 'correct-horse-battery-staple';
 const BACKENDS = [{ id: 'a', port: 1 }];
+
+const EDGEPROXY = fileURLToPath(new URL('../bin/edgeproxy', import.meta.url));
 
 const directory = mkdtempSync(join(tmpdir(), 'edgeproxy-test-'));
 after(() => rmSync(directory, { recursive: true }));
@@ -99,6 +103,34 @@ test('admin access: EDGEPROXY_METRICS_PUBLIC leaves the metrics open, and only t
   });
   assert.equal((await askAdmin(proxy, '/metrics')).status, 200);
   assert.equal((await askAdmin(proxy, '/api/status')).status, 401);
+});
+
+/** A command beside the running proxy: exit code and standard error. */
+async function command(words: readonly string[], env: Record<string, string>) {
+  const child = spawn(EDGEPROXY, words, { env: { PATH: process.env.PATH, ...env } });
+  let stderr = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk.toString();
+  });
+  child.stdout.resume();
+  const { promise, resolve } = Promise.withResolvers<number | null>();
+  child.once('close', resolve);
+  return { code: await within('the end of the command', promise), stderr };
+}
+
+test('admin access: backend drain asks with the token, and says when it has none', async () => {
+  const path = tokenFile('drain', TOKEN, 0o600);
+  await using proxy = await startProxy({ backends: BACKENDS, settings: { ADMIN_TOKEN: TOKEN } });
+  const { host, port } = proxy.admin as HostPort;
+  const env = {
+    EDGEPROXY_DB_PATH: proxy.dbPath,
+    EDGEPROXY_METRICS_LISTEN_ADDR: `${host}:${port}`,
+  };
+  const refused = await command(['backend', 'drain', 'a'], env);
+  assert.equal(refused.code, 1);
+  assert.match(refused.stderr, /it wants the token of EDGEPROXY_ADMIN_TOKEN/);
+  const withFile = { ...env, EDGEPROXY_ADMIN_TOKEN_FILE: path };
+  assert.equal((await command(['backend', 'drain', 'a'], withFile)).code, 0);
 });
 
 test('admin access: on loopback, pages of other sites are refused and everything else is not', async () => {

@@ -4,6 +4,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConfigFlags, loadConfig } from '../config.ts';
+import { adminTokenOf } from '../control/admin-token.ts';
 import { drainBackend } from '../control/routing-edit.ts';
 import { numberOption, withDb } from './backend.ts';
 import { type DrainPlan, DrainWatch, sessionsText } from './drain-watch.ts';
@@ -87,9 +88,12 @@ function drainText(id: string, timeout: number | undefined, rate: number | undef
 
 /** Where the running proxy can be asked; a problem when the settings say nowhere. */
 function askedAddress(flags: ConfigFlags): AdminAddress | string {
-  const { metricsListen } = loadConfig(flags, process.env, ['metricsListen']);
+  const keys = ['metricsListen', 'adminToken', 'adminTokenFile'] as const;
+  const config = loadConfig(flags, process.env, keys);
+  const { metricsListen } = config;
   if (metricsListen === null) return 'EDGEPROXY_METRICS_LISTEN_ADDR is off';
-  return metricsListen.port === 0 ? 'EDGEPROXY_METRICS_LISTEN_ADDR has no port' : metricsListen;
+  if (metricsListen.port === 0) return 'EDGEPROXY_METRICS_LISTEN_ADDR has no port';
+  return { ...metricsListen, token: adminTokenOf(config) };
 }
 
 export async function drainOne(id: string, flags: ConfigFlags): Promise<number> {

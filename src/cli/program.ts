@@ -138,7 +138,8 @@ class Program {
       (await load()).setWeight(id as string, text as string, flags),
     );
     const drainHelp = 'Stop new sessions to a backend and wait until it is empty';
-    const drain = add('drain <id>', drainHelp, 'metricsListen')
+    const asked = ['metricsListen', 'adminToken', 'adminTokenFile'] as const;
+    const drain = add('drain <id>', drainHelp, ...asked)
       .option('--timeout <seconds>', 'End what is still open after so long (default: never)')
       .option('--rate <sessions>', 'End so many per second then (default: all at once)')
       .option('--no-wait', 'Only say so in the database')

@@ -6,19 +6,27 @@ import type { Config } from '../config.ts';
 import type { DrainLook } from './drain-watch.ts';
 
 const ANSWER_MS_MAX = 5000;
+const NO_TOKEN = 'it wants the token of EDGEPROXY_ADMIN_TOKEN or EDGEPROXY_ADMIN_TOKEN_FILE';
 /** A proxy that listens everywhere is asked on this machine. */
 const LOOPBACK: Readonly<Record<string, string>> = { '0.0.0.0': '127.0.0.1', '::': '::1' };
 
-export type AdminAddress = NonNullable<Config['metricsListen']>;
+type HostPort = NonNullable<Config['metricsListen']>;
 
-export function adminText({ host, port }: AdminAddress): string {
+export interface AdminAddress extends HostPort {
+  /** null: it needs none. */
+  readonly token: string | null;
+}
+
+export function adminText({ host, port }: HostPort): string {
   const reached = LOOPBACK[host] ?? host;
   return `${reached.includes(':') ? `[${reached}]` : reached}:${port}`;
 }
 
 function metricsPage(address: AdminAddress): Promise<string> {
   return new Promise((resolve, reject) => {
-    const request = get(`http://${adminText(address)}/metrics`, { agent: false }, (response) => {
+    const headers = address.token === null ? {} : { authorization: `Bearer ${address.token}` };
+    const url = `http://${adminText(address)}/metrics`;
+    const request = get(url, { agent: false, headers }, (response) => {
       let text = '';
       response.setEncoding('utf8');
       response.on('data', (chunk: string) => {
@@ -27,6 +35,7 @@ function metricsPage(address: AdminAddress): Promise<string> {
       response.on('error', reject);
       response.on('end', () => {
         if (response.statusCode === 200) resolve(text);
+        else if (response.statusCode === 401) reject(new Error(NO_TOKEN));
         else reject(new Error(`status ${response.statusCode}`));
       });
     });

@@ -37,19 +37,28 @@ function tokenOfFile(path: string): string {
   return text;
 }
 
-/** The token, or null where none is needed. Throws a ConfigError, which ends the start with exit code 2. */
-export function readAdminToken(config: Config): string | null {
-  const { adminToken, adminTokenFile, metricsListen } = config;
-  const [setting, file] = [SETTINGS.adminToken.env, SETTINGS.adminTokenFile.env];
+const TOKEN_ENV = SETTINGS.adminToken.env;
+const FILE_ENV = SETTINGS.adminTokenFile.env;
+
+/** The token that is set, for the server and for those who ask it; null: none is. Throws a ConfigError. */
+export function adminTokenOf({
+  adminToken,
+  adminTokenFile,
+}: Pick<Config, 'adminToken' | 'adminTokenFile'>): string | null {
   if (adminToken !== null && adminTokenFile !== null) {
-    throw new ConfigError([`${setting} and ${file} are both set, allowed: one of them`]);
+    throw new ConfigError([`${TOKEN_ENV} and ${FILE_ENV} are both set, allowed: one of them`]);
   }
-  if (adminTokenFile !== null) return tokenOfFile(adminTokenFile);
-  if (adminToken !== null || metricsListen === null) return adminToken;
-  if (isLoopback(metricsListen.host)) return null;
+  return adminTokenFile === null ? adminToken : tokenOfFile(adminTokenFile);
+}
+
+/** The server's token, or null where none is needed. Throws a ConfigError, which ends the start with exit code 2. */
+export function readAdminToken(config: Config): string | null {
+  const { metricsListen } = config;
+  const token = adminTokenOf(config);
+  if (token !== null || metricsListen === null || isLoopback(metricsListen.host)) return token;
   const { host, port, family } = metricsListen;
   const address = `${family === 6 ? `[${host}]` : host}:${port}`;
   throw new ConfigError([
-    `${SETTINGS.metricsListen.env} is "${address}", which is not loopback: set ${setting} or ${file}`,
+    `${SETTINGS.metricsListen.env} is "${address}", which is not loopback: set ${TOKEN_ENV} or ${FILE_ENV}`,
   ]);
 }
