@@ -218,6 +218,44 @@ test('admin API: edits are in routing.db and in force when they are answered', a
   assert.equal(edits[0]?.from, '127.0.0.1');
 });
 
+test('admin API: a drain ends with its backend enabled or by itself, and can be given a time', async () => {
+  await using a = await startBackend(echo);
+  await using proxy = await startProxy({ backends: [{ id: 'a', ...a.row }] });
+  const path = '/api/backends/a/drain';
+  const held = await openClient(proxy.address);
+  await echoOnce(held, 'open');
+  const drained = await edit(proxy, path, { method: 'PUT', body: {} });
+  assert.deepEqual(drained.backend?.drain, { close_at: null, close_rate: null });
+  assert.deepEqual([drained.backend?.excluded, drained.backend?.reason], ['draining', 'draining']);
+  const { drains } = await readAdmin(proxy, '/api/status', 'status');
+  assert.deepEqual(drains, { backends: 1, sessions: 1 });
+  assert.equal((await clientFate(proxy.address)).end, 'ECONNRESET');
+  await echoOnce(held, 'still open');
+  assert.equal((await edit(proxy, path, { method: 'DELETE' })).backend?.drain, null);
+  await edit(proxy, path, { method: 'PUT', body: { timeout_seconds: 3600, rate: 2 } });
+  const enabled = await edit(proxy, '/api/backends/a', {
+    method: 'PATCH',
+    body: { enabled: true },
+  });
+  assert.deepEqual([enabled.backend?.drain, enabled.backend?.excluded], [null, null]);
+  await edit(proxy, path, { method: 'PUT', body: { timeout_seconds: 0 } });
+  await until('the session to be ended', async () => {
+    return (await readAdmin(proxy, '/api/status', 'status')).ended.drained === 1;
+  });
+  for (const [body, field] of [
+    [{ rate: 1 }, 'timeout_seconds'],
+    [{ timeout_seconds: -1 }, 'timeout_seconds'],
+    [{ timeout_seconds: 1, rate: 0 }, 'rate'],
+    [[], ''],
+  ] as const) {
+    const answer = await askAdmin(proxy, path, { method: 'PUT', body });
+    assert.equal(holdToProblem(answer, 422, 'invalid-body')[0]?.[0], field);
+  }
+  const unknown = await askAdmin(proxy, '/api/backends/b/drain', { method: 'PUT', body: {} });
+  holdToProblem(unknown, 404, 'backend-unknown');
+  held.destroy();
+});
+
 test('admin API: an edit that cannot be applied changes nothing and says why', async () => {
   await using proxy = await startProxy({
     backends: [

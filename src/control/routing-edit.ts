@@ -44,6 +44,8 @@ const CHANGE_COLUMNS = {
   hardLimit: 'hard_limit',
 } as const;
 
+const NO_DRAIN = 'draining = 0, drain_close_at = NULL, drain_close_rate = NULL';
+
 function refuse(code: string, message: string): never {
   throw new ProxyError(code, message, { source: 'usage' });
 }
@@ -108,7 +110,7 @@ export function addBackend(db: RoutingDb, backend: NewBackend): void {
   });
 }
 
-/** Sets columns of one backend in one commit. */
+/** Sets columns of one backend in one commit. One that is enabled drains no more. */
 export function changeBackend(db: RoutingDb, id: string, changes: BackendChanges): void {
   const entries = Object.entries(changes).filter(([, value]) => value !== undefined);
   if (entries.length === 0) return;
@@ -116,6 +118,7 @@ export function changeBackend(db: RoutingDb, id: string, changes: BackendChanges
     const sets = entries.map(
       ([key]) => `${CHANGE_COLUMNS[key as keyof typeof CHANGE_COLUMNS]} = ?`,
     );
+    if (changes.healthy === true && hasColumn(db, 'draining')) sets.push(NO_DRAIN);
     updateRow(
       db,
       id,
@@ -157,10 +160,11 @@ export function drainBackend(db: RoutingDb, id: string, { closeAt, closeRate }: 
 /** Ends a drain, if there is one; with `enable` the backend is enabled by the same commit. */
 export function undrainBackend(db: RoutingDb, id: string, enable: boolean): void {
   guarded(db, () => {
-    const canDrain = hasColumn(db, 'draining');
     // Without the columns nothing drains; the id is still to be one of ours.
-    const drain = canDrain ? 'draining = 0, drain_close_at = NULL, drain_close_rate = NULL' : '';
-    const sets = [enable ? 'healthy = 1' : 'id = id', drain].filter((set) => set !== '');
+    const sets = [
+      enable ? 'healthy = 1' : 'id = id',
+      ...(hasColumn(db, 'draining') ? [NO_DRAIN] : []),
+    ];
     updateRow(db, id, sets.join(', '), []);
   });
 }

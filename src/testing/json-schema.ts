@@ -25,6 +25,7 @@ const CHECKS: Readonly<Record<string, Check>> = {
   const: (constant, value) => value === constant,
   enum: (list: unknown[], value) => list.includes(value),
   minimum: (limit: number, value) => typeof value !== 'number' || value >= limit,
+  exclusiveMinimum: (limit: number, value) => typeof value !== 'number' || value > limit,
   maximum: (limit: number, value) => typeof value !== 'number' || value <= limit,
   minLength: (limit: number, value) =>
     typeof value !== 'string' || (value as string).length >= limit,

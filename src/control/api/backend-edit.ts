@@ -6,11 +6,18 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type * as v from 'valibot';
 import { ProxyError } from '../../base/errors.ts';
 import { closeRoutingDb, openRoutingDb, type RoutingDb } from '../routing-db.ts';
-import { addBackend, type BackendChanges, changeBackend, deleteBackend } from '../routing-edit.ts';
+import {
+  addBackend,
+  type BackendChanges,
+  changeBackend,
+  deleteBackend,
+  drainBackend,
+  undrainBackend,
+} from '../routing-edit.ts';
 import type { RawBackend } from '../routing-rows.ts';
 import { viewBackend, viewContext } from './backend-view.ts';
 import { ApiProblem } from './problem.ts';
-import type { backendChanges, deleteQuery, newBackend } from './request-schemas.ts';
+import type { backendChanges, deleteQuery, drainPlan, newBackend } from './request-schemas.ts';
 import type { Answer, ApiRequest } from './router.ts';
 import type { Api } from './server.ts';
 
@@ -171,7 +178,10 @@ export async function patchBackend(input: ApiRequest<unknown, ChangesBody>): Pro
   const names = Object.keys(changes) as (keyof BackendChanges)[];
   await edit(api, (db) => changeBackend(db, id, changes));
   report(input, 'change', id, body);
-  return editAnswer(api, id, 200, (row) => names.every((name) => row?.[name] === changes[name]));
+  return editAnswer(api, id, 200, (row) => {
+    const isDrained = changes.healthy === true && row?.drain !== null;
+    return !isDrained && names.every((name) => row?.[name] === changes[name]);
+  });
 }
 
 export async function removeBackend(
@@ -187,4 +197,39 @@ export async function removeBackend(
   await edit(api, (db) => changeBackend(db, id, { deleted: true }));
   report(input, 'remove', id);
   return editAnswer(api, id, 200, (row) => row?.deleted === true);
+}
+
+export async function putDrain(
+  input: ApiRequest<unknown, v.InferOutput<typeof drainPlan>>,
+): Promise<Answer> {
+  const { api, params, body } = input;
+  const id = params.id as string;
+  const { timeout_seconds: timeout, rate } = body;
+  if (rate !== undefined && timeout === undefined) {
+    const errors = [
+      { field: 'timeout_seconds', value: null, allowed: 'a number, where rate is given' },
+    ];
+    throw new ApiProblem(
+      'invalid-body',
+      'rate is the pace after timeout_seconds, which is missing',
+      {
+        errors,
+      },
+    );
+  }
+  const closeAt = timeout === undefined ? null : (Date.now() + Math.round(timeout * 1000)) / 1000;
+  const closeRate = rate ?? null;
+  await edit(api, (db) => drainBackend(db, id, { closeAt, closeRate }));
+  report(input, 'drain', id, body);
+  return editAnswer(api, id, 200, (row) => {
+    return row?.drain?.closeAt === closeAt && row.drain.closeRate === closeRate;
+  });
+}
+
+export async function deleteDrain(input: ApiRequest<unknown, undefined>): Promise<Answer> {
+  const { api, params } = input;
+  const id = params.id as string;
+  await edit(api, (db) => undrainBackend(db, id, false));
+  report(input, 'undrain', id);
+  return editAnswer(api, id, 200, (row) => row !== undefined && row.drain === null);
 }

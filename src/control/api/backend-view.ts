@@ -55,6 +55,10 @@ function reasonText(row: RawBackend, excluded: BackendView['excluded'], checked:
   return excluded === 'health' && checked !== '' ? `${text}: ${checked}` : text;
 }
 
+function isoTime(seconds: number | null): string | null {
+  return seconds === null ? null : new Date(seconds * 1000).toISOString();
+}
+
 /** The columns of its row. */
 function columnsOf(row: RawBackend) {
   return {
@@ -73,6 +77,7 @@ function columnsOf(row: RawBackend) {
     check_port: row.check?.port ?? null,
     check_path: row.check?.path ?? null,
     check_expect: row.check?.expect ?? null,
+    drain: row.drain && { close_at: isoTime(row.drain.closeAt), close_rate: row.drain.closeRate },
   };
 }
 

@@ -50,6 +50,11 @@ export async function readBody<Schema extends FieldsSchema>(
   } catch (error) {
     throw new ApiProblem('bad-request', `The body is not JSON: ${errorMessage(error)}`);
   }
+  if (Array.isArray(value)) {
+    // valibot takes one for an object without fields.
+    const errors = [{ field: '', value, allowed: 'an object' }];
+    throw new ApiProblem('invalid-body', errorsText(errors), { errors });
+  }
   return check('invalid-body', schema, value);
 }
 

@@ -116,6 +116,14 @@ test('describeApi() and the server judge bodies alike', () => {
         ...[{ enabled: 1 }, { weight: '2' }, { soft_limit: null }, { healthy: true }, [], {}],
       ],
     ],
+    [
+      'put',
+      '/api/backends/{id}/drain',
+      [
+        ...[{}, { timeout_seconds: 0 }, { timeout_seconds: 1.5, rate: 0.1 }],
+        ...[{ rate: 0, timeout_seconds: 1 }, { timeout_seconds: -1 }, { timeout: 1 }, null],
+      ],
+    ],
   ] as const) {
     const schema = operation(method, path).requestBody?.content['application/json']?.schema;
     const route = ROUTES.find((row) => row.path === path && row.method.toLowerCase() === method);

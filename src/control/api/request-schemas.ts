@@ -112,7 +112,7 @@ export const newBackend = v.strictObject({
   ),
 });
 
-/** What may be changed; all together in one commit. A further field belongs into changeColumns() of backend-edit.ts, too. */
+/** What may be changed; all together in one commit. */
 export const backendChanges = v.pipe(
   v.strictObject({
     enabled: v.optional(flag),
@@ -123,6 +123,27 @@ export const backendChanges = v.pipe(
   }),
   v.minEntries(1, 'at least one of enabled, removed, weight, soft_limit, hard_limit'),
 );
+
+const YEAR_SECONDS = 31_536_000;
+const RATE_MAX = 1e9;
+
+/** Absent: open sessions are never ended; without a rate, all of them at once. */
+export const drainPlan = v.strictObject({
+  timeout_seconds: v.optional(
+    v.pipe(
+      v.number(`a number from 0 to ${YEAR_SECONDS}`),
+      v.minValue(0, `a number from 0 to ${YEAR_SECONDS}`),
+      v.maxValue(YEAR_SECONDS, `a number from 0 to ${YEAR_SECONDS}`),
+    ),
+  ),
+  rate: v.optional(
+    v.pipe(
+      v.number('a number of sessions per second, above 0'),
+      v.gtValue(0, 'a number of sessions per second, above 0'),
+      v.maxValue(RATE_MAX, `a number up to ${RATE_MAX}`),
+    ),
+  ),
+});
 
 export const deleteQuery = v.strictObject({ purge: booleanText(false) });
 

@@ -99,6 +99,7 @@ export const status = v.object({
   }),
   health: v.object({ enabled: v.boolean(), checked: count, unhealthy: count }),
   breakers: v.object({ enabled: v.boolean(), open: count }),
+  drains: v.object({ backends: count, sessions: count }),
   drain: v.nullable(v.object({ since: time, deadline: time, sessions: count })),
   window_seconds: v.number(),
 });
@@ -119,6 +120,7 @@ export const backend = v.object({
   check_port: v.nullable(count),
   check_path: name,
   check_expect: name,
+  drain: v.nullable(v.object({ close_at: v.nullable(time), close_rate: v.nullable(v.number()) })),
   located_in: name,
   latitude: degrees,
   longitude: degrees,

@@ -38,7 +38,7 @@ type Handler<Query, Body> = (
 
 /** One method of one path; openapi.ts describes it from the same object. */
 export interface Route {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
   /** `/api/backends/{id}` */
   readonly path: string;
   readonly summary: string;

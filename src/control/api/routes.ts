@@ -1,6 +1,6 @@
 // Every path of the API with its methods: what the router finds, and what openapi.ts describes.
 
-import { patchBackend, postBackend, removeBackend } from './backend-edit.ts';
+import { deleteDrain, patchBackend, postBackend, putDrain, removeBackend } from './backend-edit.ts';
 import { getBackend, listBackends } from './backends.ts';
 import { getCountries, getRegions } from './countries.ts';
 import { getEvents } from './event-stream.ts';
@@ -64,6 +64,23 @@ export const ROUTES: readonly Route[] = [
     body: null,
     answers: { 200: 'backendEdit', 202: 'backendEdit' },
     handle: removeBackend,
+  }),
+  route({
+    method: 'PUT',
+    path: '/api/backends/{id}/drain',
+    summary: 'Drains a backend, as "edgeproxy backend drain --no-wait" does',
+    query: requests.noQuery,
+    body: requests.drainPlan,
+    answers: { 200: 'backendEdit', 202: 'backendEdit' },
+    handle: putDrain,
+  }),
+  route({
+    method: 'DELETE',
+    path: '/api/backends/{id}/drain',
+    summary: 'Ends the drain of a backend, if there is one',
+    ...NO_INPUT,
+    answers: { 200: 'backendEdit', 202: 'backendEdit' },
+    handle: deleteDrain,
   }),
   route({
     method: 'GET',

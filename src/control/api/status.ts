@@ -22,7 +22,7 @@ import {
   STAT_RETRIES,
   STAT_UNBOUND_SESSIONS,
 } from '../../proxy/stats.ts';
-import { GATE_BREAKER, GATE_HEALTH } from '../../route/backend-state.ts';
+import { GATE_BREAKER, GATE_DRAIN, GATE_HEALTH } from '../../route/backend-state.ts';
 import { clientTableCounts } from '../../route/client-table.ts';
 import { countryIndex, regionIndex } from '../../route/regions.ts';
 import { monotonicMs } from '../../sys/clock.ts';
@@ -120,24 +120,33 @@ function geoOf(api: Api): Status['geo'] {
   };
 }
 
-/** How many backends have a gate bit set. */
-function gated(api: Api, bit: number): number {
-  const { gate } = api.sources.backendState;
-  let count = 0;
+/** How many backends have a gate bit set, and their sessions. */
+function gated(api: Api, bit: number): { backends: number; sessions: number } {
+  const { gate, active } = api.sources.backendState;
+  let backends = 0;
+  let sessions = 0;
   const end = api.snapshot?.backendEnd ?? 0;
-  for (let index = 0; index < end; index++) if (((gate[index] as number) & bit) !== 0) count++;
-  return count;
+  for (let index = 0; index < end; index++) {
+    if (((gate[index] as number) & bit) === 0) continue;
+    backends++;
+    sessions += active[index] as number;
+  }
+  return { backends, sessions };
 }
 
-function guardsOf(api: Api): Pick<Status, 'health' | 'breakers'> {
+function guardsOf(api: Api): Pick<Status, 'health' | 'breakers' | 'drains'> {
   const { health, config } = api.sources;
   return {
     health: {
       enabled: health !== null,
       checked: health?.checked ?? 0,
-      unhealthy: gated(api, GATE_HEALTH),
+      unhealthy: gated(api, GATE_HEALTH).backends,
     },
-    breakers: { enabled: config.circuitFailureThreshold > 0, open: gated(api, GATE_BREAKER) },
+    breakers: {
+      enabled: config.circuitFailureThreshold > 0,
+      open: gated(api, GATE_BREAKER).backends,
+    },
+    drains: gated(api, GATE_DRAIN),
   };
 }
 
