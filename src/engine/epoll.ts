@@ -145,8 +145,9 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     // Completions at hand go first; but every second time the sockets are looked at, so that none waits for ever.
     this.#skippedPoll = this.#made.count > 0 && !this.#skippedPoll;
     if (!this.#skippedPoll) {
+      const patienceMs = this.#buffers.free.review(timeoutMs);
       const idle = this.#made.count === 0 && this.#queue.count === 0;
-      this.#poll(idle ? Math.ceil(timeoutMs) : 0);
+      this.#poll(idle ? Math.ceil(patienceMs) : 0);
     }
     const { count } = this.#made;
     this.events = this.#made.take();
@@ -317,7 +318,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     const socket = this.#socket[endpoint];
     const buffers = this.#buffers;
     for (let count = 0; count < RECEIVES_PER_WAIT; count++) {
-      if (buffers.freeCount === 0) {
+      if (buffers.free.count === 0) {
         this.#endReceive(endpoint, -ENOBUFS);
         return;
       }
@@ -444,7 +445,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   hasBuffer(): boolean {
-    return this.#buffers.freeCount > 0;
+    return this.#buffers.free.count > 0;
   }
 
   isScarce(): boolean {
@@ -452,7 +453,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   buffersInUse(): number {
-    return this.bufferCount - this.#buffers.freeCount;
+    return this.bufferCount - this.#buffers.free.count;
   }
 
   readonly readPeer = readPeerAddress;

@@ -16,6 +16,7 @@ import {
   BUF_RING_TAIL_HALFWORD,
   BUF_WORDS,
 } from '../sys/uring-abi.ts';
+import { IdleBuffers } from './idle-buffers.ts';
 import { isStillScarce } from './proactor.ts';
 
 /** Buffers the kernel holds at start; enough for a batch of small exchanges, 256 KiB of touched pages. */
@@ -33,9 +34,8 @@ export interface UringBuffers {
   readonly ringWords: Int32Array;
   readonly ringHalfwords: Uint16Array;
   readonly ringMask: number;
-  /** Buffers neither with the kernel nor with the data plane; `idleCount` of them, a stack. */
-  readonly idle: Int32Array;
-  idleCount: number;
+  /** Buffers neither with the kernel nor with the data plane. */
+  readonly idle: IdleBuffers;
   /** Buffers the kernel may fill now, and how many it should have. */
   ready: number;
   workingSet: number;
@@ -70,8 +70,7 @@ export function openBuffers(
     ringWords: new Int32Array(header.buffer),
     ringHalfwords: new Uint16Array(header.buffer),
     ringMask: entries - 1,
-    idle: new Int32Array(entries),
-    idleCount: 0,
+    idle: new IdleBuffers(region, bufferBytes, entries),
     ready: 0,
     workingSet: Math.min(WORKING_SET_MIN, entries),
     tail: 0,
@@ -85,7 +84,6 @@ export function openBuffers(
     const address = base + buffer * bufferBytes;
     buffers.addressLow[buffer] = address | 0;
     buffers.addressHigh[buffer] = Math.floor(address / 2 ** 32);
-    buffers.idle[buffers.idleCount++] = buffer;
   }
   refill(buffers);
   return buffers;
@@ -106,9 +104,8 @@ function give(buffers: UringBuffers, buffer: number): void {
 
 /** Tops the kernel's working set up from the idle stack. */
 function refill(buffers: UringBuffers): void {
-  while (buffers.ready < buffers.workingSet && buffers.idleCount > 0) {
-    buffers.idleCount--;
-    give(buffers, buffers.idle[buffers.idleCount]);
+  while (buffers.ready < buffers.workingSet && buffers.idle.count > 0) {
+    give(buffers, buffers.idle.pop());
   }
 }
 
@@ -130,7 +127,7 @@ export function returnBuffer(buffers: UringBuffers, buffer: number): void {
   buffers.inUse--;
   noteScarcity(buffers);
   if (buffers.ready < buffers.workingSet) give(buffers, buffer);
-  else buffers.idle[buffers.idleCount++] = buffer;
+  else buffers.idle.push(buffer);
 }
 
 /** The kernel ran out: give it more from now on. */

@@ -217,7 +217,8 @@ export class UringEngine implements Proactor, PumpHost {
 
   // ---- completion ------------------------------------------------------------------------------------------------
 
-  wait(timeoutMs: number): number {
+  wait(mostMs: number): number {
+    const timeoutMs = this.#buffers.idle.review(mostMs);
     const isTimed = this.#timerMs > 0 && this.#timerMs <= timeoutMs;
     if (timeoutMs > 0 && !isTimed) {
       this.#timerMs = timeoutMs;

@@ -40,7 +40,12 @@ export function unmap(mapping: Mapping): void {
   native.munmap(mapping.address, BigInt(mapping.bytes));
 }
 
-/** Gives the pages of a range back to the kernel; they read as zero afterwards. Offsets in bytes, page aligned. */
+/** Size of a page here: 4 KiB, on some arm64 kernels 16 or 64 KiB. */
+export function pageBytes(): number {
+  return native.getpagesize();
+}
+
+/** Gives the pages of a range back to the kernel; they read as zero afterwards. Whole pages: madvise(2) rounds up. */
 export function discardPages(mapping: Mapping, offset: number, bytes: number): void {
   native.madvise(mapping.address + BigInt(offset), BigInt(bytes), MADV_DONTNEED);
 }

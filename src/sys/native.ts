@@ -26,6 +26,7 @@ const DEFINITIONS = {
   epoll_wait: { arguments: FOUR, return: 'int32' },
   eventfd: { arguments: TWO, return: 'int32' },
   fcntl: { arguments: THREE, return: 'int32' },
+  getpagesize: { arguments: [], return: 'int32' },
   getpeername: { arguments: THREE, return: 'int32' },
   getrlimit: { arguments: TWO, return: 'int32' },
   getsockname: { arguments: THREE, return: 'int32' },
