@@ -134,9 +134,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     return epoll < 0 ? epoll : new EpollEngine(epoll, options);
   }
 
-  readClock(target: Float64Array): void {
-    readMonotonic(target);
-  }
+  readonly readClock = readMonotonic;
 
   // ---- waiting ---------------------------------------------------------------------------------------------------
 
@@ -459,10 +457,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly readPeer = readPeerAddress;
   readonly setNoDelay = setNoDelay;
   readonly setLongLived = setLongLived;
-
-  shutdownWrite(socket: number): void {
-    shutdownWrite(socket);
-  }
+  readonly shutdownWrite = shutdownWrite;
 
   close(endpoint: number, socket: number): void {
     // Closing the last descriptor of a socket takes it out of the epoll set (epoll(7)).

@@ -122,9 +122,7 @@ export class UringEngine implements Proactor, PumpHost {
     return new UringEngine(ring, buffers, options);
   }
 
-  readClock(target: Float64Array): void {
-    readMonotonic(target);
-  }
+  readonly readClock = readMonotonic;
 
   // ---- submission ------------------------------------------------------------------------------------------------
 
@@ -404,11 +402,8 @@ export class UringEngine implements Proactor, PumpHost {
   readonly readPeer = readPeerAddress;
   readonly setNoDelay = setNoDelay;
   readonly setLongLived = setLongLived;
-
-  shutdownWrite(socket: number): void {
-    // Fails with ENOTCONN when the peer has reset: the next receive or send reports it.
-    shutdownWrite(socket);
-  }
+  /** Fails with ENOTCONN when the peer has reset: the next receive or send reports it. */
+  readonly shutdownWrite = shutdownWrite;
 
   close(_endpoint: number, socket: number): void {
     this.#entries.close(socket);
