@@ -1,9 +1,9 @@
 // The same proxy on each engine, and the choice of one: by setting, and by what the kernel allows.
 
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { after, before, describe, test } from 'node:test';
+import { ENOSYS, EPERM, errnoName } from '../src/sys/errno.ts';
 import {
   echoOnce,
   exchange,
@@ -15,6 +15,7 @@ import {
 import { skipReason } from '../src/testing/netns.ts';
 import { connectionsBalance, ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
 import { openScene, type Scene } from '../src/testing/scene.ts';
+import { refusingUring, seccompProblem } from '../src/testing/seccomp.ts';
 import { echo, hold, sayName, startBackend } from '../src/testing/test-backends.ts';
 import { within } from '../src/testing/wait.ts';
 
@@ -112,29 +113,32 @@ for (const engine of ['uring', 'epoll', 'portable']) {
   });
 }
 
-test('engine auto: with io_uring refused the proxy runs on epoll and says why', async (t) => {
-  const wrapper = [
-    // -D: the proxy, not strace, is the process that is started, signalled and waited for.
-    ...['strace', '-D', '-f', '-qqq', '-o', '/dev/null', '-e', 'trace=io_uring_setup'],
-    ...['-e', 'inject=io_uring_setup:error=EPERM'],
-  ];
-  const probe = spawnSync(wrapper[0] as string, [...wrapper.slice(1), 'true']);
-  if (probe.status !== 0) {
-    t.skip(skipReason('strace cannot trace here'));
-    return;
-  }
-  await using backend = await startBackend(sayName('a'));
-  const backends = [{ id: 'a', ...backend.row }];
-  const settings = { WORKERS: 1, ENGINE: 'auto' };
-  await using proxy = await startProxy({ backends, wrapper, settings });
-  assert.deepEqual(await exchange(proxy.address, 'hello'), { text: 'a', end: 'fin' });
-  assert.equal((await proxy.metrics()).get('edge_engine_info', { engine: 'epoll' }), 1);
-  assert.match(JSON.stringify(proxy.logs), /io_uring is (refused|switched off|kept)/);
+const noSeccomp = seccompProblem();
+const REFUSALS = [
+  { errno: EPERM, saying: /io_uring is refused \(EPERM\) by a seccomp filter/ },
+  { errno: ENOSYS, saying: /io_uring is missing \(ENOSYS\): a seccomp filter hides it/ },
+];
 
-  await using strict = new ProxyProcess({ backends, wrapper, settings: { ENGINE: 'uring' } });
-  assert.equal((await within('the end', strict.exited)).code, 1);
-  assert.match(strict.stderrText + JSON.stringify(strict.logs), /Cannot start: io_uring is/);
-});
+for (const { errno, saying } of REFUSALS) {
+  const skip = noSeccomp === '' ? false : skipReason(noSeccomp);
+  test(`engine auto: under a seccomp filter that answers ${errnoName(errno)} the proxy runs on epoll and says why`, {
+    skip,
+  }, async () => {
+    await using backend = await startBackend(sayName('a'));
+    const backends = [{ id: 'a', ...backend.row }];
+    const wrapper = refusingUring(errno);
+    const settings = { WORKERS: 2, ENGINE: 'auto' };
+    await using proxy = await startProxy({ backends, wrapper, settings });
+    assert.deepEqual(await exchange(proxy.address, 'hello'), { text: 'a', end: 'fin' });
+    assert.equal((await proxy.metrics()).get('edge_engine_info', { engine: 'epoll' }), 1);
+    // Once, not once for each worker.
+    assert.equal(proxy.logs.filter((line) => saying.test(JSON.stringify(line))).length, 1);
+
+    await using strict = new ProxyProcess({ backends, wrapper, settings: { ENGINE: 'uring' } });
+    assert.equal((await within('the end', strict.exited)).code, 1);
+    assert.match(strict.stderrText + JSON.stringify(strict.logs), /Cannot start: io_uring is/);
+  });
+}
 
 test('engine auto: without node:ffi the proxy runs on node:net and says why', async () => {
   await using backend = await startBackend(sayName('a'));
