@@ -116,8 +116,10 @@ for (const host of FAMILIES) {
   });
 
   test(`reset: the backend's RST over ${host} reaches the client as ECONNRESET`, async () => {
-    const scene = await begin(hold, host);
+    const scene = await begin(echo, host);
     const { client, server } = await scene.openPair();
+    // Served first: an RST that the proxy hears of before the connection is a failed connect.
+    await echoOnce(client, 'hello');
     const atClient = readToEnd(client);
     server.resetAndDestroy();
     assert.equal((await atClient).end, 'ECONNRESET');
