@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { adminText } from './admin-client.ts';
 import { type DrainLook, type DrainPlan, DrainWatch, sessionsText } from './drain-watch.ts';
-import { adminText, backendSample } from './proxy-look.ts';
+import { backendSample } from './proxy-look.ts';
 
 const PLAN: DrainPlan = {
   closeAtMs: null,

@@ -4,12 +4,12 @@
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type ConfigFlags, loadConfig } from '../config.ts';
-import { adminTokenOf } from '../control/admin-token.ts';
 import { drainBackend } from '../control/routing-edit.ts';
+import { type AdminAddress, adminText, askedAddress } from './admin-client.ts';
 import { numberOption, withDb } from './backend.ts';
 import { type DrainPlan, DrainWatch, sessionsText } from './drain-watch.ts';
 import { EXIT_DONE, EXIT_FAILED, print, printProblem, usageError } from './output.ts';
-import { type AdminAddress, adminText, lookAtBackend } from './proxy-look.ts';
+import { lookAtBackend } from './proxy-look.ts';
 
 /** 128 + SIGINT, as shells have it. */
 const EXIT_INTERRUPTED = 130;
@@ -84,16 +84,6 @@ function drainText(id: string, timeout: number | undefined, rate: number | undef
   if (timeout === undefined) return `${start}; open sessions go on`;
   const pace = rate === undefined ? '' : `, ${rate} per second`;
   return `${start}; what is open after ${timeout} s is ended${pace}`;
-}
-
-/** Where the running proxy can be asked; a problem when the settings say nowhere. */
-function askedAddress(flags: ConfigFlags): AdminAddress | string {
-  const keys = ['metricsListen', 'adminToken', 'adminTokenFile'] as const;
-  const config = loadConfig(flags, process.env, keys);
-  const { metricsListen } = config;
-  if (metricsListen === null) return 'EDGEPROXY_METRICS_LISTEN_ADDR is off';
-  if (metricsListen.port === 0) return 'EDGEPROXY_METRICS_LISTEN_ADDR has no port';
-  return { ...metricsListen, token: adminTokenOf(config) };
 }
 
 export async function drainOne(id: string, flags: ConfigFlags): Promise<number> {

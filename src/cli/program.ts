@@ -12,6 +12,7 @@ import {
   SETTINGS,
   type SettingKey,
 } from '../config.ts';
+import { ADMIN_SETTINGS } from './admin-settings.ts';
 import { EXIT_DONE } from './output.ts';
 
 const EXIT_USAGE = 2;
@@ -58,6 +59,7 @@ class Program {
     this.#addAccess();
     this.#addExplain();
     this.#addDoctor();
+    this.#addLive();
   }
 
   /** Sets what a command does: `perform` gets its arguments, then its flags. */
@@ -138,8 +140,7 @@ class Program {
       (await load()).setWeight(id as string, text as string, flags),
     );
     const drainHelp = 'Stop new sessions to a backend and wait until it is empty';
-    const asked = ['metricsListen', 'adminToken', 'adminTokenFile'] as const;
-    const drain = add('drain <id>', drainHelp, ...asked)
+    const drain = add('drain <id>', drainHelp, ...ADMIN_SETTINGS)
       .option('--timeout <seconds>', 'End what is still open after so long (default: never)')
       .option('--rate <sessions>', 'End so many per second then (default: all at once)')
       .option('--no-wait', 'Only say so in the database')
@@ -212,6 +213,22 @@ class Program {
     this.#act(addSettings(command, SETTING_KEYS), async (flags) =>
       (await import('./doctor.ts')).doctor(flags),
     );
+  }
+
+  #addLive(): void {
+    const keys = ADMIN_SETTINGS;
+    const status = this.root
+      .command('status')
+      .description('Show how the running proxy is')
+      .option('--json', 'Print JSON');
+    this.#act(addSettings(status, keys), async (flags) =>
+      (await import('./status.ts')).status(flags),
+    );
+    const top = this.root
+      .command('top')
+      .description('Show the running proxy live: traffic, backends, countries, events; q ends')
+      .option('--json', 'Print a JSON line per second');
+    this.#act(addSettings(top, keys), async (flags) => (await import('./top.ts')).top(flags));
   }
 }
 

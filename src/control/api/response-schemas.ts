@@ -277,6 +277,10 @@ export const event = v.object({
 export type EventData = v.InferOutput<typeof event>;
 
 /** The data of an SSE message of event `gap`: events that are no longer there. */
+export type StatusData = v.InferOutput<typeof status>;
+export type BackendListData = v.InferOutput<typeof backendList>;
+export type CountriesData = v.InferOutput<typeof countries>;
+
 export const gap = v.object({ missed: v.nullable(count) });
 
 /** An OpenAPI 3.1 document. */
