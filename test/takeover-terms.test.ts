@@ -17,7 +17,13 @@ import {
   TEST_ENGINE,
 } from '../src/testing/proxy-process.ts';
 import { NotifySocket } from '../src/testing/service-manager.ts';
-import { addressText, DONE, failureOf, startSuccessor } from '../src/testing/successor.ts';
+import {
+  addressText,
+  DONE,
+  failureOf,
+  openSuccessor,
+  startSuccessor,
+} from '../src/testing/successor.ts';
 import { echo, hold, refusedPort, sayName, startBackend } from '../src/testing/test-backends.ts';
 import { until, within } from '../src/testing/wait.ts';
 
@@ -33,7 +39,7 @@ test('takeover: switched off on either side, an address in use is an error', { s
     [{}, off],
   ]) {
     await using old = await startProxy({ backends, settings: mine });
-    await using next = startSuccessor(old, backends, theirs);
+    await using next = openSuccessor(old, backends, theirs);
     const { code, said } = await failureOf(next);
     assert.equal(code, 1);
     assert.match(said, /EADDRINUSE, another process listens there; stop it/);
@@ -44,7 +50,7 @@ test('takeover: switched off on either side, an address in use is an error', { s
 
 test('takeover: by the portable engine is not possible, and it says so', { skip }, async () => {
   await using old = await startProxy({ backends: [] });
-  await using next = startSuccessor(old, [], { ENGINE: 'portable' });
+  await using next = openSuccessor(old, [], { ENGINE: 'portable' });
   const { code, said } = await failureOf(next);
   assert.equal(code, 1);
   assert.match(said, /EADDRINUSE.*the portable engine takes nothing over/);
@@ -71,7 +77,7 @@ test('takeover: by another user is refused; root may', {
   assert.match(said, /EADDRINUSE.*it cannot be taken over: it belongs to another user/);
   assert.equal(old.log('A process of another user may not take over')?.uid, NOBODY);
   await using theirs = await startProxy({ directory, wrapper });
-  await using rooted = await startSuccessor(theirs, backends).listening();
+  await using rooted = await startSuccessor(theirs, backends);
   assert.equal(rooted.log('Took over')?.uid, NOBODY);
   assert.equal(await backendName(rooted.address), 'a');
   assert.deepEqual(await within('the end', theirs.exited), DONE);
@@ -157,7 +163,7 @@ test('takeover: signals to the old process: the first spares its sessions, the n
   await using old = await startProxy({ backends });
   const client = await openClient(old.address);
   await echoOnce(client, 'hello');
-  await using next = await startSuccessor(old, backends).listening();
+  await using next = await startSuccessor(old, backends);
   old.signal('SIGTERM');
   await old.untilLog('Draining after a takeover already, another signal ends at once');
   await echoOnce(client, 'still served');
@@ -175,7 +181,7 @@ test('takeover: the sessions of the old process end at its own deadline', { skip
   const client = await openClient(old.address);
   await echoOnce(client, 'hello');
   const fate = readToEnd(client);
-  await using next = await startSuccessor(old, backends).listening();
+  await using next = await startSuccessor(old, backends);
   assert.deepEqual(await within('the end', old.exited), DONE);
   assert.equal((await fate).end, 'ECONNRESET');
   assert.equal(next.exit, null);
@@ -188,7 +194,7 @@ test('takeover: the admin address goes along, at once', { skip }, async () => {
   await using old = await startProxy({ backends, settings });
   const client = await openClient(old.address);
   await echoOnce(client, 'hello');
-  await using next = await startSuccessor(old, backends, settings).listening();
+  await using next = await startSuccessor(old, backends, settings);
   assert.equal(next.log('Metrics cannot be served yet, trying again'), undefined);
   assert.deepEqual(next.admin, old.admin);
   assert.equal((await next.page('/readyz')).status, 200);
@@ -207,7 +213,7 @@ test('takeover: the service manager is told to follow the new process, by the ol
   await using old = await startProxy({ backends, wrapper });
   await manager.message('READY=1');
   // Started by hand, without NOTIFY_SOCKET: it gets that from the old one.
-  await using next = await startSuccessor(old, backends).listening();
+  await using next = await startSuccessor(old, backends);
   await manager.message(`MAINPID=${next.pid}`);
   assert.deepEqual(await within('the end', old.exited), DONE);
   next.signal('SIGHUP');

@@ -8,7 +8,13 @@ import { connectUnix, openUnixSocket } from '../src/sys/unix-socket.ts';
 import { ClientStream } from '../src/testing/client-stream.ts';
 import { echoOnce, exchange, openClient, readToEnd } from '../src/testing/clients.ts';
 import { type ProxyProcess, startProxy, TEST_ENGINE } from '../src/testing/proxy-process.ts';
-import { addressText, DONE, failureOf, startSuccessor } from '../src/testing/successor.ts';
+import {
+  addressText,
+  DONE,
+  failureOf,
+  openSuccessor,
+  startSuccessor,
+} from '../src/testing/successor.ts';
 import { echo, startBackend } from '../src/testing/test-backends.ts';
 import { until, within } from '../src/testing/wait.ts';
 
@@ -19,14 +25,17 @@ test('takeover: no connection is refused or reset over several restarts, whateve
 }, async () => {
   await using backend = await startBackend(echo);
   const backends = [{ id: 'a', ...backend.row }];
-  let current = await startProxy({ backends, settings: { WORKERS: 2 } });
-  const stream = new ClientStream(current.address);
+  let current = await startProxy({
+    backends,
+    settings: { WORKERS: 2, SHUTDOWN_TIMEOUT_SECS: 600 },
+  });
+  await using stream = new ClientStream(current.address);
   const ended: ProxyProcess[] = [];
   try {
     for (const WORKERS of [4, 1, 3, 3, 2]) {
       await stream.openLasting();
       await stream.more(150);
-      const next = await startSuccessor(current, backends, { WORKERS }).listening();
+      const next = await startSuccessor(current, backends, { WORKERS });
       await current.untilLog('Draining');
       assert.equal(current.log('Draining')?.takenOverBy, next.pid);
       await stream.exchangeLasting();
@@ -64,7 +73,7 @@ test('takeover: who waits in the queue of the old process is served by the new o
     client.end('waiting');
     return reading;
   });
-  await using next = await startSuccessor(old, backends).listening();
+  await using next = await startSuccessor(old, backends);
   for (const answer of answers) {
     const { bytes, end } = await answer;
     assert.deepEqual([bytes.toString(), end], ['waiting', 'fin']);
@@ -79,11 +88,11 @@ test('takeover: from one engine to the other and back', { skip }, async () => {
   await using backend = await startBackend(echo);
   const backends = [{ id: 'a', ...backend.row }];
   await using first = await startProxy({ backends, settings: { ENGINE: 'uring' } });
-  const stream = new ClientStream(first.address);
+  await using stream = new ClientStream(first.address);
   await stream.more(50);
-  await using second = await startSuccessor(first, backends, { ENGINE: 'epoll' }).listening();
+  await using second = await startSuccessor(first, backends, { ENGINE: 'epoll' });
   await stream.more(100);
-  await using third = await startSuccessor(second, backends, { ENGINE: 'uring' }).listening();
+  await using third = await startSuccessor(second, backends, { ENGINE: 'uring' });
   await stream.more(100);
   await stream.stop();
   assert.deepEqual(stream.failures, []);
@@ -97,10 +106,10 @@ test('takeover: a new process that fails before it is ready changes nothing, the
   await using backend = await startBackend(echo);
   const backends = [{ id: 'a', ...backend.row }];
   await using old = await startProxy({ backends });
-  const stream = new ClientStream(old.address);
+  await using stream = new ClientStream(old.address);
   await stream.openLasting();
   // The database is read after the sockets were taken: this one has no table.
-  await using broken = startSuccessor(old, backends, {
+  await using broken = openSuccessor(old, backends, {
     GEOIP_PATH: '/nonexistent.mmdb',
     WORKERS: 4,
   });
@@ -110,7 +119,7 @@ test('takeover: a new process that fails before it is ready changes nothing, the
   const gaveUp = await old.untilLog('The new process did not take over, this one goes on');
   assert.equal(gaveUp.pid, broken.pid);
   await stream.more(100);
-  await using killed = startSuccessor(old, backends);
+  await using killed = openSuccessor(old, backends);
   await killed.untilLog('Taking over from a running process');
   killed.signal('SIGKILL');
   await until('the second disappointment', () => {
@@ -119,7 +128,7 @@ test('takeover: a new process that fails before it is ready changes nothing, the
   await stream.more(100);
   await stream.exchangeLasting();
   assert.equal(old.log('Draining'), undefined);
-  await using next = await startSuccessor(old, backends).listening();
+  await using next = await startSuccessor(old, backends);
   await stream.more(100);
   await stream.stop();
   assert.deepEqual(stream.failures, []);
@@ -133,19 +142,20 @@ test('takeover: of two new processes at once one wins, the other ends and says w
   await using backend = await startBackend(echo);
   const backends = [{ id: 'a', ...backend.row }];
   await using old = await startProxy({ backends });
-  const stream = new ClientStream(old.address);
+  await using stream = new ClientStream(old.address);
   // The first taker is the test, which is slow.
   const taker = openUnixSocket('packets');
-  assert.equal(connectUnix(taker, takeoverName(addressText(old.address))), 0);
+  const name = takeoverName(addressText(old.address));
+  await until('the offer', () => connectUnix(taker, name) === 0);
   await old.untilLog('A new process prepares to take over');
-  await using loser = startSuccessor(old, backends);
+  await using loser = openSuccessor(old, backends);
   const { code, said } = await failureOf(loser);
   assert.equal(code, 1);
   assert.match(said, /EADDRINUSE.*another process is taking over from it right now/);
   closeDescriptor(taker);
   await old.untilLog('The new process did not take over, this one goes on');
-  await using one = startSuccessor(old, backends);
-  await using two = startSuccessor(old, backends);
+  await using one = openSuccessor(old, backends);
+  await using two = openSuccessor(old, backends);
   const [winner, other] = await Promise.race([
     one.untilLog('Listening').then(() => [one, two] as const),
     two.untilLog('Listening').then(() => [two, one] as const),

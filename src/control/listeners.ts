@@ -19,7 +19,7 @@ import {
   startListening,
 } from '../sys/socket.ts';
 import type { PassedSocket } from './systemd.ts';
-import type { TakeoverClaim } from './takeover-claim.ts';
+import type { ClaimedSockets } from './takeover-claim.ts';
 
 /** The kernel cuts it to net.core.somaxconn. */
 const BACKLOG = 65_535;
@@ -82,7 +82,7 @@ interface OpenOptions {
   /** Sockets that came with the start: they serve the addresses they are bound to. */
   readonly passed: readonly PassedSocket[];
   /** Gets the sockets of a proxy that runs at an address; null: an address in use is an error. */
-  readonly claim: TakeoverClaim | null;
+  readonly claim: ((address: string) => Promise<ClaimedSockets | string>) | null;
 }
 
 /** The passed sockets by address as text; every one must be wanted. */
@@ -190,7 +190,7 @@ class ListenerOpener {
       // A port below 1024 in use says EACCES to whoever is not root.
       const isTaken = probe === -EADDRINUSE || probe === -EACCES;
       if (!isTaken || claim === null) throw bindError(wanted, probe);
-      const claimed = await claim.socketsAt(formatSocketAddress(wanted));
+      const claimed = await claim(formatSocketAddress(wanted));
       if (typeof claimed !== 'string') {
         this.#opened.push(...claimed.sockets);
         const reason = misfit(claimed.v6Only, listen, this.#listens);

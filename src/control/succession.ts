@@ -5,23 +5,26 @@ import type { Logger } from '../base/log.ts';
 import { type Config, ConfigError } from '../config.ts';
 import { type Listener, listenLate, openListeners, reserveListeners } from './listeners.ts';
 import { isSameService, type ServiceNotifier, takePassedSockets } from './systemd.ts';
-import { TakeoverClaim } from './takeover-claim.ts';
-import { TakeoverOffer } from './takeover-offer.ts';
+import type { ClaimedSockets, TakeoverClaim } from './takeover-claim.ts';
+import type { TakeoverOffer } from './takeover-offer.ts';
 
 export class Succession {
   readonly #config: Config;
   readonly #logger: Logger;
   readonly #manager: ServiceNotifier;
   readonly #passed = takePassedSockets(process.env);
-  /** null: neither claims nor offers. */
-  readonly #claim: TakeoverClaim | null;
+  /** Whether listeners are claimed and offered. */
+  readonly #takesOver: boolean;
+  // Both are loaded when they are needed: most starts follow nobody, and serve before they are followed.
+  #claim: TakeoverClaim | null = null;
   #offer: TakeoverOffer | null = null;
+  #withdrawn = false;
 
   constructor(config: Config, usesNative: boolean, manager: ServiceNotifier, logger: Logger) {
     this.#config = config;
     this.#logger = logger;
     this.#manager = manager;
-    this.#claim = config.takeover && usesNative ? new TakeoverClaim(logger) : null;
+    this.#takesOver = config.takeover && usesNative;
     if (this.#passed.length === 0 || usesNative) return;
     throw new ConfigError([
       `LISTEN_FDS passes sockets, which engine ${config.engine} cannot use here: it needs uring or epoll`,
@@ -32,8 +35,14 @@ export class Succession {
   async open(workers: number, usesNative: boolean): Promise<Listener[]> {
     const { listen, tcpFastOpen: fastOpen } = this.#config;
     if (!usesNative) return await reserveListeners(listen, workers);
-    const [passed, claim] = [this.#passed, this.#claim];
-    return await openListeners(listen, { workers, fastOpen, passed, claim });
+    const claim = this.#takesOver ? (address: string) => this.#socketsAt(address) : null;
+    return await openListeners(listen, { workers, fastOpen, passed: this.#passed, claim });
+  }
+
+  async #socketsAt(address: string): Promise<ClaimedSockets | string> {
+    const { TakeoverClaim } = await import('./takeover-claim.ts');
+    this.#claim ??= new TakeoverClaim(this.#logger);
+    return await this.#claim.socketsAt(address);
   }
 
   /** Another process accepts on the listeners: this one must not until takeOver(). */
@@ -52,8 +61,10 @@ export class Succession {
   }
 
   /** Offers the listeners to the next process; `release` is called once that one accepts on them. */
-  offer(listeners: readonly Listener[], release: (pid: number) => void): void {
-    if (this.#claim === null) return;
+  async offer(listeners: readonly Listener[], release: (pid: number) => void): Promise<void> {
+    if (!this.#takesOver) return;
+    const { TakeoverOffer } = await import('./takeover-offer.ts');
+    if (this.#withdrawn) return;
     const onTaken = async (pid: number): Promise<string> => {
       const notify = isSameService(pid) ? this.#manager.address : '';
       if (notify !== '') {
@@ -68,6 +79,7 @@ export class Succession {
 
   /** Offers nothing any more. */
   withdraw(): void {
+    this.#withdrawn = true;
     this.#offer?.close();
   }
 }

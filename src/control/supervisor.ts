@@ -35,7 +35,6 @@ import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
 import { HealthChecker } from './health.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
-import { type Account, becomeAccount, checkReadable, findAccount } from './privileges.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
@@ -133,9 +132,8 @@ class Supervisor {
 
   async run(): Promise<number> {
     const config = this.#config;
-    const account = config.user === null ? null : findAccount(config.user);
     const maxConnections = sessionLimit(config, this.#logger);
-    if (account !== null) await this.#become(account);
+    if (config.user !== null) await this.#become(config.user);
     const db = openRoutingDb(config.dbPath);
     this.#pool = new WorkerPool({
       engine: config.engine,
@@ -157,8 +155,10 @@ class Supervisor {
   }
 
   /** Before anything but the listeners is open: what follows is then what the account may do. */
-  async #become(account: Account): Promise<void> {
+  async #become(user: string): Promise<void> {
     const { dbPath, geoipPath } = this.#config;
+    const { findAccount, becomeAccount, checkReadable } = await import('./privileges.ts');
+    const account = findAccount(user);
     if (this.#usesNative) await this.#listen();
     becomeAccount(account, this.#logger);
     checkReadable(dbPath, 'routing database', account);
@@ -225,10 +225,10 @@ class Supervisor {
       maxConnections,
       user: config.user ?? undefined,
     });
-    this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
-    this.#closers.push(() => this.#succession.withdraw());
     const where = this.#listeners.map(({ address }) => address).join(', ');
     void this.#manager.send({ READY: 1, STATUS: `Serving ${where}` });
+    this.#closers.push(() => this.#succession.withdraw());
+    await this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
   }
 
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */

@@ -8,7 +8,6 @@ import { ConfigError } from '../config.ts';
 import { EAGAIN, errnoName } from '../sys/errno.ts';
 import { nativeRefusal } from '../sys/native.ts';
 import { closeDescriptor } from '../sys/socket.ts';
-import { openUnixSocket, sendDatagram } from '../sys/unix-socket.ts';
 
 type Environment = Record<string, string | undefined>;
 
@@ -95,6 +94,7 @@ export class ServiceNotifier {
 
   /** A manager that is busy lets its queue fill up; nothing waits for it but the next message. */
   async #deliver(address: string, text: string): Promise<void> {
+    const { openUnixSocket, sendDatagram } = await import('../sys/unix-socket.ts');
     const socket = openUnixSocket('datagrams');
     let result = socket;
     for (let attempt = 0; socket >= 0; attempt++) {

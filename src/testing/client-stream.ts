@@ -9,7 +9,7 @@ import { until } from './wait.ts';
 const LOOPS = 8;
 const LASTING = 20;
 
-export class ClientStream {
+export class ClientStream implements AsyncDisposable {
   /** Sessions that ended as they should. */
   completed = 0;
   readonly failures: string[] = [];
@@ -71,5 +71,9 @@ export class ClientStream {
     this.#stopped = true;
     await Promise.all(this.#loops);
     this.endLasting();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
   }
 }
