@@ -81,7 +81,7 @@ const MUTATIONS: readonly Mutation[] = [
     name: 'a cancelled receive is started again while closing',
     file: 'src/proxy/relay.ts',
     search: '    if (more === 0) settleClosing(worker, slot);\n    return;',
-    replace: '    if (more === 0) arm(worker, endpoint);\n    return;',
+    replace: '    if (more === 0) armReceive(worker, endpoint);\n    return;',
   },
   {
     name: 'the queue is sent last in, first out',
@@ -92,8 +92,9 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'receiving goes on beyond the bound of the queue',
     file: 'src/proxy/relay.ts',
-    search: '  if (sessions.queueCount[endpoint] >= QUEUE_MAX) stopReceive(worker, endpoint);\n',
-    replace: '',
+    search:
+      '  if (sessions.queueCount[endpoint] >= queueMax(worker)) stopReceive(worker, endpoint);\n',
+    replace: '  void queueMax;\n',
   },
   {
     name: 'a pump starts while a send is in flight',
@@ -109,7 +110,7 @@ const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'a direction that waits for a buffer is not listed',
-    file: 'src/proxy/relay.ts',
+    file: 'src/proxy/buffer-turns.ts',
     search: 'worker.starvedCount++;',
     replace: '',
   },
