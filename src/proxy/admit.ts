@@ -13,6 +13,7 @@ import {
 } from '../route/client-table.ts';
 import { lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
 import { ALL_FULL, releaseBackend, reserveBackend, reserveBound } from '../route/select.ts';
+import { tierOf } from '../route/tier-plan.ts';
 import { ECANCELED, EMFILE, ENFILE, ETIMEDOUT } from '../sys/errno.ts';
 import { checkClientLimits, PASS } from './client-limits.ts';
 import {
@@ -39,11 +40,13 @@ import {
   countConnect,
   countConnectFailure,
   STAT_ACCESS_DRY_RUN,
+  STAT_BOUND_SESSIONS,
   STAT_COUNTRY_OPENED,
   STAT_CURRENT,
   STAT_FAIL_OPEN,
   STAT_REJECTED,
   STAT_RETRIES,
+  STAT_TIER,
   STAT_UNBOUND_SESSIONS,
 } from './stats.ts';
 import { backendFailed } from './verdict.ts';
@@ -136,7 +139,10 @@ function chooseBackend(worker: WorkerState, app: number, country: number, row: n
     const bound = clientBackend(worker.clients, row);
     if (bound >= 0) {
       const incarnation = clientIncarnation(worker.clients, row);
-      if (reserveBound(worker.selector, app, bound, incarnation)) return bound;
+      if (reserveBound(worker.selector, app, bound, incarnation)) {
+        worker.stats.totals[STAT_BOUND_SESSIONS]++;
+        return bound;
+      }
     }
   }
   return reserveBackend(worker.selector, app, country, worker.failed, 0);
@@ -177,6 +183,13 @@ function connectTo(worker: WorkerState, slot: number, backend: number): void {
   if (selector.failedOpen) worker.stats.totals[STAT_FAIL_OPEN]++;
   if (snapshot === null) return;
   sessions.incarnation[slot] = snapshot.incarnation[backend];
+  const country = sessions.country[slot];
+  sessions.tier[slot] = tierOf(
+    snapshot,
+    snapshot.region[backend],
+    snapshot.country[backend],
+    country,
+  );
   const family = snapshot.family[backend];
   const socket = engine.openSocket(family);
   if (socket < 0) {
@@ -210,6 +223,7 @@ export function onConnect(worker: WorkerState, endpoint: number, result: number)
   const now = worker.clock[0];
   if (result === 0) {
     countConnect(stats, backend, worker.clock, sessions.attemptAt, slot);
+    stats.totals[STAT_TIER + sessions.tier[slot]]++;
     const row = sessions.clientRow[slot] - 1;
     if (row !== NO_CLIENT) {
       const incarnation = sessions.incarnation[slot];

@@ -22,7 +22,7 @@ import {
   STATE_RELAYING,
 } from './sessions.ts';
 import { GLOBAL_SESSIONS } from './shared.ts';
-import { STAT_COUNTRY_ENDED, STAT_CURRENT, STAT_END } from './stats.ts';
+import { countDuration, STAT_COUNTRY_ENDED, STAT_CURRENT, STAT_END } from './stats.ts';
 import { judgeEnd } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
@@ -109,6 +109,7 @@ function finishSession(worker: WorkerState, slot: number): void {
   stats.totals[STAT_END + sessions.reason[slot]]++;
   stats.totals[STAT_CURRENT]--;
   stats.totals[STAT_COUNTRY_ENDED + sessions.country[slot]]++;
+  countDuration(stats, worker.clock, sessions.acceptedAt, slot);
   clearTimer(worker.timers, slot);
   sessions.state[slot] = STATE_FREE;
   freeSlot(sessions.slots, slot);

@@ -10,6 +10,7 @@ import { openSharedSessions, STATE_FREE } from './sessions.ts';
 import { CONTROL_ENGINE_FD, CONTROL_PARKED, GLOBAL_SESSIONS, PARKED_MAX } from './shared.ts';
 import {
   openWorkerStats,
+  STAT_BUFFERS_IN_USE,
   STAT_COUNTRY_ENDED,
   STAT_COUNTRY_OPENED,
   STAT_CURRENT,
@@ -55,6 +56,7 @@ export function reclaimWorker(
   totals[STAT_END + REASON_WORKER_LOST] += lost;
   totals[STAT_CURRENT] = 0;
   totals.copyWithin(STAT_COUNTRY_ENDED, STAT_COUNTRY_OPENED, STAT_COUNTRY_ENDED);
+  totals[STAT_BUFFERS_IN_USE] = 0;
   Atomics.sub(new Int32Array(memory.global), GLOBAL_SESSIONS, lost);
   return lost;
 }

@@ -28,7 +28,7 @@ import {
   RECEIVE_PUMPING,
   STATE_CLOSING,
 } from './sessions.ts';
-import { STAT_BYTES, STAT_PUMPS } from './stats.ts';
+import { BACKEND_BYTES, BACKEND_STATS, STAT_BYTES, STAT_PUMPS } from './stats.ts';
 import { backendAnswered } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
@@ -120,8 +120,12 @@ function received(worker: WorkerState, endpoint: number, buffer: number, bytes: 
 }
 
 function countBytes(worker: WorkerState, endpoint: number, bytes: number): void {
-  worker.sessions.bytes[endpoint] += bytes;
-  worker.stats.totals[STAT_BYTES + (endpoint & 1)] += bytes;
+  const { sessions, stats } = worker;
+  const side = endpoint & 1;
+  const backend = sessions.backend[endpoint >> 1] - 1;
+  sessions.bytes[endpoint] += bytes;
+  stats.totals[STAT_BYTES + side] += bytes;
+  stats.backends[backend * BACKEND_STATS + BACKEND_BYTES + side] += bytes;
 }
 
 function noteFullness(worker: WorkerState, endpoint: number, bytes: number): void {

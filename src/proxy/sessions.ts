@@ -70,6 +70,8 @@ export interface Sessions extends SharedSessions {
   // By slot.
   /** Of the backend when it was reserved: until the connect is done a new snapshot may have the index for another. */
   readonly incarnation: Uint16Array;
+  /** How near the backend is to the client, 0 to 3 (DESIGN 3.4). */
+  readonly tier: Uint8Array;
   readonly reason: Uint8Array;
   /** Operations whose last event has not come. */
   readonly pending: Uint8Array;
@@ -147,6 +149,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     ...openSharedSessions(shared),
     slots: createSlotPool(capacity),
     incarnation: new Uint16Array(capacity),
+    tier: new Uint8Array(capacity),
     reason: new Uint8Array(capacity),
     pending: new Uint8Array(capacity),
     attempts: new Uint8Array(capacity),

@@ -32,7 +32,18 @@ export const STAT_COUNTRY_OPENED = STAT_ACCEPT_ERRORS + 256;
 export const STAT_COUNTRY_ENDED = STAT_COUNTRY_OPENED + COUNTRIES_MAX;
 /** Connect times of all backends together, by bucket of CONNECT_MS_BUCKETS. */
 export const STAT_CONNECT_BUCKETS = STAT_COUNTRY_ENDED + COUNTRIES_MAX;
-const STATS = STAT_CONNECT_BUCKETS + 16;
+/** Sessions connected, by tier of their backend, 0 to 3. */
+export const STAT_TIER = STAT_CONNECT_BUCKETS + 16;
+/** Sessions that went to the backend their client was bound to. */
+export const STAT_BOUND_SESSIONS = STAT_TIER + 4;
+export const STAT_DURATION_MS_SUM = STAT_BOUND_SESSIONS + 1;
+export const STAT_DURATION_BUCKETS = STAT_DURATION_MS_SUM + 1;
+
+/** Upper bounds of the histogram of session durations, in ms; one more bucket takes the rest. */
+export const DURATION_MS_BUCKETS: readonly number[] = [
+  10, 100, 1000, 10_000, 60_000, 300_000, 1_800_000, 3_600_000, 14_400_000, 86_400_000,
+];
+const STATS = STAT_DURATION_BUCKETS + DURATION_MS_BUCKETS.length + 1;
 
 /** Upper bounds of the connect-time histogram, in ms; one more bucket takes the rest. */
 export const CONNECT_MS_BUCKETS: readonly number[] = [
@@ -41,7 +52,9 @@ export const CONNECT_MS_BUCKETS: readonly number[] = [
 export const BACKEND_CONNECTIONS = 0;
 export const BACKEND_FAILURES = 1;
 export const BACKEND_CONNECT_MS_SUM = 2;
-export const BACKEND_CONNECT_BUCKETS = 3;
+/** Received bytes by side, as in STAT_BYTES. */
+export const BACKEND_BYTES = 3;
+export const BACKEND_CONNECT_BUCKETS = 5;
 export const BACKEND_STATS = BACKEND_CONNECT_BUCKETS + CONNECT_MS_BUCKETS.length + 1;
 
 export interface WorkerStats {
@@ -83,6 +96,20 @@ export function countConnect(
   while (bucket < CONNECT_MS_BUCKETS.length && ms > CONNECT_MS_BUCKETS[bucket]) bucket++;
   stats.backends[at + BACKEND_CONNECT_BUCKETS + bucket]++;
   stats.totals[STAT_CONNECT_BUCKETS + bucket]++;
+}
+
+/** Counts a session that ends at `clock[0]` and was accepted at `acceptedAt[slot]`. */
+export function countDuration(
+  stats: WorkerStats,
+  clock: Float64Array,
+  acceptedAt: Float64Array,
+  slot: number,
+): void {
+  const ms = clock[0] - acceptedAt[slot];
+  stats.totals[STAT_DURATION_MS_SUM] += ms;
+  let bucket = 0;
+  while (bucket < DURATION_MS_BUCKETS.length && ms > DURATION_MS_BUCKETS[bucket]) bucket++;
+  stats.totals[STAT_DURATION_BUCKETS + bucket]++;
 }
 
 export function countConnectFailure(stats: WorkerStats, backend: number): void {

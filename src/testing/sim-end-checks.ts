@@ -4,17 +4,21 @@
 import { CLOSE_REASONS, REJECT_ACCESS_DENIED, REJECT_REASONS } from '../proxy/close-reason.ts';
 import { GLOBAL_SESSIONS } from '../proxy/shared.ts';
 import {
+  BACKEND_BYTES,
   BACKEND_CONNECTIONS,
   BACKEND_STATS,
+  DURATION_MS_BUCKETS,
   STAT_ACCEPT_ERRORS,
   STAT_BYTES,
   STAT_CONNECTIONS,
   STAT_CURRENT,
+  STAT_DURATION_BUCKETS,
   STAT_END,
   STAT_PUMPS,
   STAT_REJECTED,
   STAT_RETRIES,
   STAT_STALE_EVENTS,
+  STAT_TIER,
 } from '../proxy/stats.ts';
 import { clientOpenSessions, clientTableCounts } from '../route/client-table.ts';
 import type { SimChecks } from './sim-checks.ts';
@@ -58,6 +62,10 @@ function expectEqual(what: string, counted: number, happened: number, index: num
   if (counted !== happened) fail(`${what}: ${counted} counted, ${happened} happened`, index);
 }
 
+function sumOf(totals: Float64Array, first: number, count: number): number {
+  return totals.subarray(first, first + count).reduce((sum, value) => sum + value, 0);
+}
+
 function checkStats({ state, engine }: SimWorker, index: number, checks: SimChecks): void {
   const { totals, backends } = state.stats;
   expectEqual('Connections', totals[STAT_CONNECTIONS] as number, engine.accepts.count, index);
@@ -93,10 +101,17 @@ function checkStats({ state, engine }: SimWorker, index: number, checks: SimChec
   // A retry that found no descriptor never got to connect.
   if ((totals[STAT_RETRIES] as number) < retries) fail('Retries are not all counted', index);
   let connected = 0;
+  let backendBytes = 0;
   for (let backend = 0; backend < BACKEND_INDEXES_MAX; backend++) {
-    connected += backends[backend * BACKEND_STATS + BACKEND_CONNECTIONS] as number;
+    const at = backend * BACKEND_STATS;
+    connected += backends[at + BACKEND_CONNECTIONS] as number;
+    backendBytes += (backends[at + BACKEND_BYTES] + backends[at + BACKEND_BYTES + 1]) as number;
   }
   expectEqual('Connected', connected, checks.connected[index] as number, index);
+  expectEqual('Bytes by backend', backendBytes, bytes, index);
+  expectEqual('Connected by tier', sumOf(totals, STAT_TIER, 4), connected, index);
+  const durations = sumOf(totals, STAT_DURATION_BUCKETS, DURATION_MS_BUCKETS.length + 1);
+  expectEqual('Durations', durations, ended, index);
 }
 
 /** Of each stream the proxy wrote: FIN only after all of a stream that ended; and nothing else than FIN or RST ends it. */
