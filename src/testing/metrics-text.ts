@@ -1,35 +1,17 @@
-// Reads the Prometheus text of /metrics for tests: enough of the format for what edgeproxy writes.
+// One scrape of /metrics for tests: what a strict parser read, and ways to ask for numbers in it.
 
-const SAMPLE = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/;
-const LABEL = /(\w+)="((?:[^"\\]|\\.)*)"/g;
-
-interface Sample {
-  readonly name: string;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly value: number;
-}
-
-function parseSample(line: string): Sample {
-  const match = SAMPLE.exec(line);
-  if (match === null) throw new Error(`Cannot read metrics line: ${line}`);
-  const labels = Object.fromEntries(
-    [...(match[2] ?? '').matchAll(LABEL)].map(([, name, value]) => [name, value]),
-  );
-  return { name: match[1] as string, labels, value: Number(match[3]) };
-}
+import { type ParsedFamily, type ParsedSample, parseExposition } from './exposition-parser.ts';
 
 export class Metrics {
-  readonly samples: readonly Sample[];
-  /** Names that have both HELP and TYPE. */
+  readonly families: readonly ParsedFamily[];
+  readonly samples: readonly ParsedSample[];
+  /** Names of the families: each has HELP and TYPE. */
   readonly documented: ReadonlySet<string>;
 
   constructor(text: string) {
-    const lines = text.split('\n').filter((line) => line !== '');
-    this.samples = lines.filter((line) => !line.startsWith('#')).map(parseSample);
-    const named = (word: string): string[] =>
-      lines.filter((line) => line.startsWith(`# ${word} `)).map((line) => line.split(' ')[2]!);
-    const helped = new Set(named('HELP'));
-    this.documented = new Set(named('TYPE').filter((name) => helped.has(name)));
+    this.families = parseExposition(text);
+    this.samples = this.families.flatMap(({ samples }) => samples);
+    this.documented = new Set(this.families.map(({ name }) => name));
   }
 
   /** Sum of the samples of `name` that have all these labels; 0 when there is none. */
