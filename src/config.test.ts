@@ -82,6 +82,7 @@ test('loadConfig() gives the documented defaults', () => {
     adminToken: null,
     adminTokenFile: null,
     metricsListen: { host: '127.0.0.1', port: 9090, family: 4 },
+    metricsBackendsMax: 1000,
     user: null,
     takeover: true,
     shutdownTimeoutSecs: 30,

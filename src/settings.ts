@@ -5,6 +5,7 @@ import { availableParallelism } from 'node:os';
 import * as v from 'valibot';
 import { LOG_LEVELS, type LogLevel } from './base/log.ts';
 import * as value from './config-values.ts';
+import { BACKENDS_MAX } from './limits.ts';
 
 /** What a health check does unless a backend's row says otherwise. */
 const HEALTH_CHECK_TYPES = ['tcp', 'http'] as const;
@@ -404,6 +405,14 @@ export const SETTINGS = {
     initial: true,
     allowed: 'true or false',
     help: 'Take the listeners of a running proxy of the same user over, and offer them to the next one',
+  }),
+  metricsBackendsMax: setting({
+    env: 'EDGEPROXY_METRICS_BACKENDS_MAX',
+    schema: value.integer(0, BACKENDS_MAX),
+    initial: 1000,
+    unit: 'backends',
+    allowed: 'a whole number from 0 to 65535',
+    help: 'Backends with metrics of their own; those of further ones are summed up',
   }),
   shutdownTimeoutSecs: setting({
     env: 'EDGEPROXY_SHUTDOWN_TIMEOUT_SECS',

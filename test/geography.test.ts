@@ -1,13 +1,15 @@
 // Geography from the client's real address to the backend, and the country database: given, changed, damaged.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { backendName } from '../src/testing/clients.ts';
+import { Metrics } from '../src/testing/metrics-text.ts';
 import { writeMmdb } from '../src/testing/mmdb-writer.ts';
-import { openNamespaces, skipReason } from '../src/testing/netns.ts';
+import { type Namespaces, openNamespaces, skipReason } from '../src/testing/netns.ts';
 import { ProxyProcess, startProxy } from '../src/testing/proxy-process.ts';
 import { writeRouting } from '../src/testing/routing-file.ts';
 import { sayName, startBackend } from '../src/testing/test-backends.ts';
@@ -38,6 +40,14 @@ const BACKENDS = [
 ];
 const SERVE = BACKENDS.map(({ id, port }) => `127.0.0.1:${port}=${id}`);
 const LISTEN = 8080;
+const ADMIN = 9090;
+
+/** The metrics of a proxy that listens inside. */
+function metricsInside({ wrapper }: Namespaces): Metrics {
+  const script = `fetch('http://127.0.0.1:${ADMIN}/metrics').then(async (r) => console.log(await r.text()))`;
+  const [command = '', ...args] = [...wrapper, process.execPath, '-e', script];
+  return new Metrics(spawnSync(command, args, { encoding: 'utf8' }).stdout);
+}
 
 /** Addresses on which all country databases agree, and who should serve them from a POP in Europe. */
 const CLIENTS: Record<string, string> = {
@@ -64,11 +74,23 @@ test('geography: clients from four continents reach their backend, by country, t
   await using proxy = await startProxy({
     backends: BACKENDS,
     wrapper: namespaces.wrapper,
-    settings: { LISTEN_ADDR: `[::]:${LISTEN}`, REGION: 'eu' },
+    settings: {
+      LISTEN_ADDR: `[::]:${LISTEN}`,
+      METRICS_LISTEN_ADDR: `127.0.0.1:${ADMIN}`,
+      REGION: 'eu',
+    },
   });
   for (const [from, name] of Object.entries(CLIENTS)) {
     assert.equal(namespaces.ask(from, LISTEN), name, `the client from ${from}`);
   }
+  const metrics = metricsInside(namespaces);
+  assert.deepEqual(metrics.nonZero('edge_country_connections_total', 'country'), {
+    none: 2,
+    BR: 2,
+    US: 1,
+    JP: 1,
+  });
+  assert.deepEqual(metrics.nonZero('edge_tier_connections_total', 'tier'), { 0: 3, 1: 1, 2: 2 });
   // Tier by tier: without the one in the country the region, without the region the nearest.
   writeRouting(
     proxy.dbPath,

@@ -1,7 +1,6 @@
 // The command line as commander sees it: names, arguments, help. What a command does is in its own
 // file, loaded only when it runs. Every flag that is a setting comes from the settings table.
 
-import { readFileSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import {
   type ConfigFlags,
@@ -12,15 +11,11 @@ import {
   SETTINGS,
   type SettingKey,
 } from '../config.ts';
+import { programVersion } from '../version.ts';
 import { ADMIN_SETTINGS } from './admin-settings.ts';
 import { EXIT_DONE } from './output.ts';
 
 const EXIT_USAGE = 2;
-
-function version(): string {
-  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
-}
 
 /**
  * Adds `--config` and the flags of these settings; commander keeps no defaults, the table has them.
@@ -45,7 +40,7 @@ class Program {
   constructor() {
     this.root = new Command('edgeproxy')
       .description('Distributed TCP proxy for edge points of presence')
-      .version(version(), '-V, --version', 'Print the version')
+      .version(programVersion(), '-V, --version', 'Print the version')
       .helpOption('-h, --help', 'Print help')
       .helpCommand('help [command]', 'Print help for a command')
       .addHelpText('after', '\nExit codes: 0 done, 1 failed, 2 wrong usage or settings')

@@ -69,15 +69,11 @@ function apiLoader(options: AdminOptions): { load(): Promise<Api>; close(): void
 }
 
 function metricsHandler(options: AdminOptions): Handler {
-  let registry: import('prom-client').Registry | null = null;
+  let page: Promise<import('./metrics-page.ts').MetricsPage> | null = null;
   return async (_request, response) => {
-    if (registry === null) {
-      // Loaded at the first scrape: it would cost the start some 10 ms.
-      const { createMetrics } = await import('./metrics.ts');
-      registry = createMetrics(options);
-    }
-    response.writeHead(200, { 'content-type': registry.contentType });
-    response.end(await registry.metrics());
+    // Loaded at the first scrape: it would cost the start some 10 ms.
+    page ??= import('./metrics-page.ts').then(({ MetricsPage }) => new MetricsPage(options));
+    await (await page).answer(response);
   };
 }
 

@@ -38,8 +38,9 @@ export interface HealthWorld {
   readonly startProbe: StartProbe;
 }
 
-interface BackendHealth {
+export interface BackendHealth {
   readonly id: string;
+  readonly index: number;
   readonly healthy: boolean;
   readonly success: number;
   readonly failure: number;
@@ -107,8 +108,8 @@ function sameEndpoint(one: RawBackend, two: RawBackend): boolean {
 }
 
 function healthOf(target: Target): BackendHealth {
-  const { row, healthy, success, failure, inconclusive, reason } = target;
-  return { id: row.id, healthy, success, failure, inconclusive, reason };
+  const { row, index, healthy, success, failure, inconclusive, reason } = target;
+  return { id: row.id, index, healthy, success, failure, inconclusive, reason };
 }
 
 export class HealthChecker {

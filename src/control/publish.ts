@@ -141,6 +141,15 @@ export class Publisher {
     });
   }
 
+  /** The backends that serve sessions: those of the last publication, and removed ones that still have some. By index. */
+  liveBackends(): { readonly id: string; readonly index: number }[] {
+    const { active } = this.#options.backendState;
+    return this.#backendIds.flatMap((id, index) => {
+      const isCurrent = this.#backendIndexes.get(id) === index;
+      return isCurrent || Atomics.load(active, index) > 0 ? [{ id, index }] : [];
+    });
+  }
+
   /**
    * Encodes `rows`, or finds that nothing changed. Rows that do not fit are added to `problems`.
    */

@@ -14,7 +14,7 @@ import {
   COMMAND_STOP,
   createGlobalBlock,
 } from '../proxy/shared.ts';
-import { openWorkerStats, STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
+import { STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
 import { BREAKER_OPENED } from '../route/breaker.ts';
@@ -30,6 +30,7 @@ import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { readAdminToken } from './admin-token.ts';
+import { Counters } from './counters.ts';
 import { BackendDrains } from './drain.ts';
 import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
@@ -111,6 +112,7 @@ class Supervisor {
   readonly #epochMs = monotonicMs();
   readonly #usesNative: boolean;
   readonly #workers: number;
+  readonly #counters = new Counters(() => this.#pool.stats());
   #reloadErrors = 0;
   #reloadAll: () => void = () => {};
   #finish!: (exitCode: number) => void;
@@ -172,7 +174,10 @@ class Supervisor {
       popRegion: config.region,
       popCountry: config.country,
       backendState: this.#backendState,
-      onNewBackend: (index) => this.#rampUp(index),
+      onNewBackend: (index) => {
+        this.#counters.restartBackend(index);
+        this.#rampUp(index);
+      },
     });
     if (this.#listeners.length === 0) await this.#listen();
     const rows = readRouting(db);
@@ -263,6 +268,7 @@ class Supervisor {
       pool: this.#pool,
       publisher: this.#publisher,
       backendState: this.#backendState,
+      counters: this.#counters,
       clients: openClientTable(clients, CONTROL_OWNER_ID),
       reloadErrors: () => this.#reloadErrors + this.#access.errors,
       accessRows: () => this.#access.rows,
@@ -442,7 +448,7 @@ class Supervisor {
   #drain(command: number, cause: Readonly<Record<string, unknown>>): void {
     this.#stopping = true;
     const { shutdownTimeoutSecs } = this.#config;
-    const open = this.#sum(STAT_CURRENT);
+    const open = this.#counters.total(STAT_CURRENT);
     this.#logger.info('Draining', { event: 'draining', ...cause, open, shutdownTimeoutSecs });
     void this.#manager.send({
       STOPPING: 1,
@@ -461,14 +467,8 @@ class Supervisor {
     this.#closers.push(() => clearTimeout(deadline));
   }
 
-  #sum(stat: number): number {
-    return this.#pool
-      .stats()
-      .reduce((total, buffer) => total + openWorkerStats(buffer).totals[stat], 0);
-  }
-
   #stopped(): void {
-    this.#logger.info('Stopped', { sessionsCut: this.#sum(STAT_END + REASON_SHUTDOWN) });
+    this.#logger.info('Stopped', { sessionsCut: this.#counters.total(STAT_END + REASON_SHUTDOWN) });
     this.#close(0);
   }
 

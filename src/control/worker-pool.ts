@@ -15,6 +15,7 @@ import {
   COMMAND_RUN,
   COMMAND_STOP,
   CONTROL_COMMAND,
+  CONTROL_PARKED_COUNT,
   CONTROL_PHASE,
   CONTROL_PUBLICATIONS,
   createControlBlock,
@@ -348,6 +349,13 @@ export class WorkerPool {
       const { stats, sessions } = memory;
       return [{ id, engine, phase: phaseOf(member), replacements, stats, sessions }];
     });
+  }
+
+  /** Accepted connections that wait for EDGEPROXY_MAX_CONNECTIONS. */
+  get parked(): number {
+    return this.#members.reduce((sum, { memory }) => {
+      return memory === null ? sum : sum + new Int32Array(memory.control)[CONTROL_PARKED_COUNT];
+    }, 0);
   }
 
   /** What all workers share, the routing snapshot and geo table in use among it; null before the start. */

@@ -36,7 +36,9 @@ export const STAT_CONNECT_BUCKETS = STAT_COUNTRY_ENDED + COUNTRIES_MAX;
 export const STAT_TIER = STAT_CONNECT_BUCKETS + 16;
 /** Sessions that went to the backend their client was bound to. */
 export const STAT_BOUND_SESSIONS = STAT_TIER + 4;
-export const STAT_DURATION_MS_SUM = STAT_BOUND_SESSIONS + 1;
+/** Receive buffers the worker may have in use at once. */
+export const STAT_BUFFERS_MAX = STAT_BOUND_SESSIONS + 1;
+export const STAT_DURATION_MS_SUM = STAT_BUFFERS_MAX + 1;
 export const STAT_DURATION_BUCKETS = STAT_DURATION_MS_SUM + 1;
 
 /** Upper bounds of the histogram of session durations, in ms; one more bucket takes the rest. */

@@ -13,7 +13,7 @@ import type { PeerAddress } from '../sys/socket.ts';
 import { type ClientLimits, NO_LIMITS } from './client-limits.ts';
 import { createSessions, type Sessions } from './sessions.ts';
 import { COMMAND_HOLD, CONTROL_COMMAND } from './shared.ts';
-import { openWorkerStats, type WorkerStats } from './stats.ts';
+import { openWorkerStats, STAT_BUFFERS_MAX, type WorkerStats } from './stats.ts';
 
 /** Coarse is enough for seconds-long timeouts, and 10 wake-ups a second cost nothing. */
 export const TICK_MS = 100;
@@ -144,6 +144,8 @@ export function createWorkerState(
   });
   useSnapshot(selector, openSnapshot(memory.routing));
   const control = new Int32Array(memory.control);
+  const stats = openWorkerStats(memory.stats);
+  stats.totals[STAT_BUFFERS_MAX] = engine.bufferCount;
   const clock = new Float64Array(1);
   engine.readClock(clock);
   const now = clock[0];
@@ -152,7 +154,7 @@ export function createWorkerState(
     options,
     control,
     global: new Int32Array(memory.global),
-    stats: openWorkerStats(memory.stats),
+    stats,
     sessions,
     backendState,
     clients: openClientTable(memory.clients, options.workerId),
