@@ -87,6 +87,9 @@ test('loadConfig() gives the documented defaults', () => {
     takeover: true,
     shutdownTimeoutSecs: 30,
     log: 'info',
+    sessionLog: 'off',
+    sessionLogSample: 0.01,
+    sessionLogIntervalSecs: 0,
     warnings: [],
   });
 });

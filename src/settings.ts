@@ -9,6 +9,7 @@ import { BACKENDS_MAX } from './limits.ts';
 
 /** What a health check does unless a backend's row says otherwise. */
 const HEALTH_CHECK_TYPES = ['tcp', 'http'] as const;
+const SESSION_LOGS = ['off', 'sample', 'all'] as const;
 const ENGINES = ['auto', 'uring', 'epoll', 'portable'] as const;
 
 /**
@@ -428,6 +429,29 @@ export const SETTINGS = {
     initial: 'info',
     allowed: `one of ${LOG_LEVELS.join(', ')}`,
     help: 'Lowest level that is logged',
+  }),
+  sessionLog: setting<(typeof SESSION_LOGS)[number]>({
+    env: 'EDGEPROXY_SESSION_LOG',
+    schema: value.choice(SESSION_LOGS),
+    initial: 'off',
+    allowed: `one of ${SESSION_LOGS.join(', ')}`,
+    help: 'A line on standard output for each session: none, those that end badly and a sample, or all',
+  }),
+  sessionLogSample: setting({
+    env: 'EDGEPROXY_SESSION_LOG_SAMPLE',
+    schema: value.decimal(0, 1),
+    initial: 0.01,
+    unit: 'of the sessions',
+    allowed: 'a number from 0 to 1',
+    help: 'Share of the sessions that EDGEPROXY_SESSION_LOG=sample logs however they end',
+  }),
+  sessionLogIntervalSecs: setting({
+    env: 'EDGEPROXY_SESSION_LOG_INTERVAL_SECS',
+    schema: value.decimal(0, DAY_SECS),
+    initial: 0,
+    unit: 'seconds',
+    allowed: 'a number from 0 to 86400; 0 is off',
+    help: 'A session that lasts gets a line this often, too',
   }),
   debug: setting<boolean>({
     env: 'DEBUG',

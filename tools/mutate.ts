@@ -84,6 +84,18 @@ const MUTATIONS: readonly Mutation[] = [
     replace: '    if (more === 0) armReceive(worker, endpoint);\n    return;',
   },
   {
+    name: 'the record of a session has the listener of another',
+    file: 'src/proxy/session-records.ts',
+    search: '  recorder.listener[slot] = recorder.listenerNow;\n',
+    replace: '',
+  },
+  {
+    name: 'the record of a session has the bytes of another direction',
+    file: 'src/proxy/session-records.ts',
+    search: 'doubles[times + TIME_BYTES_UP] = sessions.bytes[slot * 2];',
+    replace: 'doubles[times + TIME_BYTES_UP] = sessions.bytes[slot * 2 + 1];',
+  },
+  {
     name: 'the queue is sent last in, first out',
     file: 'src/proxy/relay.ts',
     search: 'else bufferNext[tail - 1] = buffer + 1;',

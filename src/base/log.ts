@@ -94,7 +94,13 @@ function readableValue(value: unknown): string {
   return oneLine(toJson(value));
 }
 
-function readableLine(time: string, level: LogLevel, message: string, fields: LogFields): string {
+/** One record for a terminal, with its newline. */
+export function readableLine(
+  time: string,
+  level: LogLevel,
+  message: string,
+  fields: LogFields,
+): string {
   let line = `${time} ${level.toUpperCase().padEnd(5)} ${oneLine(String(message))}`;
   for (const [name, value] of Object.entries(fields)) {
     if (value !== undefined) line += ` ${oneLine(name)}=${readableValue(value)}`;

@@ -11,6 +11,7 @@ import { programVersion } from '../version.ts';
 import { type BackendSources, backendFamilies } from './backend-metrics.ts';
 import { type Family, histogramLines, labelText, sampleLine } from './exposition.ts';
 import { readTcpCounters } from './netstat.ts';
+import type { SessionLog } from './session-log.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
 export interface MetricsSources extends BackendSources {
@@ -19,6 +20,8 @@ export interface MetricsSources extends BackendSources {
   readonly maxConnections: number;
   readonly reloadErrors: () => number;
   readonly accessRows: () => number;
+  /** null: it is off. */
+  readonly sessionLog: SessionLog | null;
   /** False while draining. */
   readonly isReady: () => boolean;
 }
@@ -220,6 +223,20 @@ function stateFamilies(sources: MetricsSources, total: Total): Family[] {
   ];
 }
 
+function logFamilies(log: SessionLog | null): Family[] {
+  const dropped = log?.dropped ?? { ring: 0, limit: 0, output: 0 };
+  const causes = ['ring', 'limit', 'output'] as const;
+  return [
+    single('counter', 'edge_log_lines_total', 'Lines of the session log', () => log?.lines ?? 0),
+    labelled(
+      ['counter', 'edge_log_dropped_total', 'Records the session log left out, by where'],
+      'cause',
+      causes,
+      (at) => dropped[causes[at]],
+    ),
+  ];
+}
+
 /** Linux tells the number as the size of the directory, from 6.2 on (0 before); nothing is known elsewhere. */
 function openDescriptors(): number | undefined {
   try {
@@ -269,6 +286,7 @@ export function metricFamilies(sources: MetricsSources): Family[] {
     ...COUNTERS.map(([name, stat, help]) => single('counter', name, help, () => total(stat))),
     ...connectionFamilies(total),
     ...stateFamilies(sources, total),
+    ...logFamilies(sources.sessionLog),
     ...backendFamilies(sources),
   ];
 }

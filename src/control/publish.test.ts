@@ -198,6 +198,31 @@ test('publish() never gives a returning id an index that another has by now', ()
   assert.equal(indexOf(snapshot, 'a'), 1);
 });
 
+test('backendName() and liveBackends() tell who has an index, who had it, and who still uses it', () => {
+  const { publish, publisher, state } = setUp();
+  publish(row('a'), row('b'));
+  state.active[0] = 1;
+  publish(row('b'));
+  assert.deepEqual(publisher.liveBackends(), [
+    { id: 'a', index: 0 },
+    { id: 'b', index: 1 },
+  ]);
+  state.active[0] = 0;
+  assert.deepEqual(publisher.liveBackends(), [{ id: 'b', index: 1 }]);
+  assert.equal(publisher.backendName(0, 0), 'a');
+  publish(row('b'), row('c'));
+  assert.deepEqual(publisher.liveBackends(), [
+    { id: 'c', index: 0 },
+    { id: 'b', index: 1 },
+  ]);
+  // What a session recorded before the index went to c.
+  assert.equal(publisher.backendName(0, 0), 'a');
+  assert.equal(publisher.backendName(0, 1), 'c');
+  assert.equal(publisher.backendName(1, 0), 'b');
+  assert.equal(publisher.backendName(0, 0xfffe), '');
+  assert.equal(publisher.backendName(9, 0), '');
+});
+
 test('publish() wraps the incarnation at 16 bits', () => {
   const { publish } = setUp();
   let last: Snapshot | null = null;

@@ -67,6 +67,8 @@ export class Publisher {
   #problems: readonly RowProblem[] = [];
   readonly #backendIndexes = new Map<string, number>();
   readonly #backendIds: string[] = [];
+  /** By index: the id that had it before. */
+  readonly #formerIds: string[] = [];
   readonly #incarnations = new Uint16Array(BACKENDS_MAX);
   /** By id, longest at rest first. */
   readonly #resting = new Map<string, RestingIndex>();
@@ -81,6 +83,13 @@ export class Publisher {
   /** The id an index has, or had until it rests; undefined when it was never given out. */
   backendId(index: number): string | undefined {
     return this.#backendIds[index];
+  }
+
+  /** The id an index stood for in that incarnation, while no more than one other had it since; '' after. */
+  backendName(index: number, incarnation: number): string {
+    const behind = ((this.#incarnations[index] as number) - incarnation) & 0xffff;
+    const ids = behind === 0 ? this.#backendIds : behind === 1 ? this.#formerIds : [];
+    return ids[index] ?? '';
   }
 
   /** The index of a backend of the last publication. */
@@ -300,6 +309,7 @@ export class Publisher {
       const index = this.#restingIndex(next.value);
       // Null when its own id came back first.
       if (index === null) continue;
+      this.#formerIds[index] = next.value;
       this.#incarnations[index] = ((this.#incarnations[index] as number) + 1) & 0xffff;
       return index;
     }

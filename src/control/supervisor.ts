@@ -16,7 +16,7 @@ import {
 } from '../proxy/shared.ts';
 import { STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
-import { type BackendState, createBackendState, openBackendState } from '../route/backend-state.ts';
+import { createBackendState, openBackendState } from '../route/backend-state.ts';
 import { BREAKER_OPENED } from '../route/breaker.ts';
 import {
   type ClientTable,
@@ -26,7 +26,6 @@ import {
 } from '../route/client-table.ts';
 import { startRamp } from '../route/slow-start.ts';
 import { monotonicMs } from '../sys/clock.ts';
-import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { AccessPublisher } from './access-publish.ts';
 import { type AdminServer, startAdmin } from './admin.ts';
 import { readAdminToken } from './admin-token.ts';
@@ -34,14 +33,16 @@ import { Counters } from './counters.ts';
 import { BackendDrains } from './drain.ts';
 import { EventBus } from './events.ts';
 import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from './geo-load.ts';
-import { HealthChecker } from './health.ts';
+import type { HealthChecker } from './health.ts';
+import { startHealth } from './health-start.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { watchRoutingDb } from './routing-watch.ts';
+import { openSessionLog } from './session-log-open.ts';
 import { Succession } from './succession.ts';
 import { ServiceNotifier } from './systemd.ts';
-import { checksAtOnce, sessionLimit, workerOptions } from './worker-options.ts';
+import { sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 
 /** Buffers of this size cost one page each while exchanges are small, and fill for a bulk flow. */
@@ -54,28 +55,6 @@ const SWEEP_ROWS = 65_536;
 const STOP_SECS = 5;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
-
-function startHealth(
-  config: Config,
-  state: BackendState,
-  logger: Logger,
-  onRecovered: (index: number) => void,
-): HealthChecker | null {
-  if (!config.healthCheckEnabled) return null;
-  return new HealthChecker(
-    {
-      intervalMs: config.healthCheckIntervalSecs * MS,
-      timeoutMs: config.healthCheckTimeoutSecs * MS,
-      healthyThreshold: config.healthHealthyThreshold,
-      unhealthyThreshold: config.healthUnhealthyThreshold,
-      defaults: { type: config.healthCheckType, path: config.healthCheckPath },
-      onRecovered,
-      concurrentMax: checksAtOnce(config, raiseDescriptorLimit().soft),
-    },
-    state,
-    logger,
-  );
-}
 
 function reportProblems(logger: Logger, { problems }: RoutingRows): void {
   for (const { id, column, value, reason, served } of problems) {
@@ -144,6 +123,7 @@ class Supervisor {
       bufferBytes: BUFFER_BYTES,
       bufferCount: Math.floor((config.bufferMemoryMb * 2 ** 20) / BUFFER_BYTES),
       logger: this.#logger,
+      recordsSessions: config.sessionLog !== 'off',
       onStopped: () => this.#stopped(),
       onBreaker: (backend, change) => this.#noteBreaker(backend, change),
     });
@@ -255,7 +235,17 @@ class Supervisor {
     return workerOptions(this.#config, listeners, publisher, maxConnections, place);
   }
 
-  #startAdmin(maxConnections: number, clients: SharedArrayBuffer): Promise<AdminServer | null> {
+  async #startAdmin(
+    maxConnections: number,
+    clients: SharedArrayBuffer,
+  ): Promise<AdminServer | null> {
+    const sessionLog = await openSessionLog(this.#pool.records(), {
+      counters: this.#counters,
+      logger: this.#logger,
+      listeners: this.#listeners,
+      publisher: this.#publisher,
+    });
+    this.#closers.push(() => sessionLog?.close());
     return startAdmin({
       config: this.#config,
       token: this.#token,
@@ -273,6 +263,7 @@ class Supervisor {
       reloadErrors: () => this.#reloadErrors + this.#access.errors,
       accessRows: () => this.#access.rows,
       accessTable: () => this.#access.table,
+      sessionLog,
       health: this.#health,
       isReady: () => !this.#stopping,
     });

@@ -116,6 +116,10 @@ export function workerOptions(
     failOpen: config.circuitFailOpen,
     slowStartMs: config.slowStartSecs * MS,
     limits: clientLimits(config),
+    records: {
+      share: config.sessionLog === 'all' ? 1 : config.sessionLogSample,
+      intervalMs: config.sessionLogIntervalSecs * MS,
+    },
     accessDryRun: config.accessDryRun,
   };
 }

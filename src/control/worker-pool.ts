@@ -8,6 +8,7 @@ import { errorMessage, ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type EngineChoice, usesNative } from '../engine/open.ts';
 import { reclaimWorker } from '../proxy/reclaim.ts';
+import { createRecordBuffer } from '../proxy/session-records.ts';
 import { sharedSessionsBytes } from '../proxy/sessions.ts';
 import {
   COMMAND_CRASH,
@@ -45,7 +46,7 @@ const HEALTHY_MS = 30_000;
 export const CONTROL_OWNER_ID = 0xffff;
 
 /** Shared memory that all workers see; per worker memory is made here. */
-export type CommonMemory = Omit<WorkerMemory, 'control' | 'stats' | 'sessions'>;
+export type CommonMemory = Omit<WorkerMemory, 'control' | 'stats' | 'sessions' | 'records'>;
 
 export interface WorkerPoolOptions {
   readonly engine: EngineChoice;
@@ -54,6 +55,8 @@ export interface WorkerPoolOptions {
   readonly bufferBytes: number;
   readonly bufferCount: number;
   readonly logger: Logger;
+  /** The session log is on: workers write records (proxy/session-records.ts). */
+  readonly recordsSessions: boolean;
   /** Called when the last worker has stopped after a drain or stop command. */
   readonly onStopped: () => void;
   /** A worker opened or closed a backend's breaker (route/breaker.ts). */
@@ -163,6 +166,7 @@ export class WorkerPool {
           control: createControlBlock(this.#command),
           stats: createWorkerStats(),
           sessions: new SharedArrayBuffer(sharedSessionsBytes(this.#options.slots)),
+          records: this.#options.recordsSessions ? createRecordBuffer() : null,
         };
         member.options = optionsOf(index);
         return this.#launch(member);
@@ -361,6 +365,11 @@ export class WorkerPool {
   /** What all workers share, the routing snapshot and geo table in use among it; null before the start. */
   get common(): CommonMemory | null {
     return this.#common;
+  }
+
+  /** Each worker's records (proxy/session-records.ts), none when the session log is off; they survive its replacement. */
+  records(): SharedArrayBuffer[] {
+    return this.#members.flatMap(({ memory }) => memory?.records ?? []);
   }
 
   /** Each worker's counters (proxy/stats.ts); they survive its replacement. */

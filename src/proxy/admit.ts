@@ -29,6 +29,7 @@ import {
 import { ticksOf } from './deadlines.ts';
 import { closeEndpoint, endSession, releaseReserved, settleClosing } from './end.ts';
 import { startRelay } from './relay.ts';
+import { recordOpening, recordRejection } from './session-records.ts';
 import {
   bumpGeneration,
   initSession,
@@ -60,12 +61,14 @@ const NO_ENDPOINT = -1;
 /** Turns a connection away that is no session yet: RST, and counted. */
 export function reject(worker: WorkerState, socket: number, reason: number): void {
   worker.stats.totals[STAT_REJECTED + reason]++;
+  if (worker.recorder !== null) recordRejection(worker, worker.recorder, reason);
   worker.engine.reset(NO_ENDPOINT, socket);
 }
 
 /** Makes an accepted connection a session, or turns it away: then the result is false. */
 export function admit(worker: WorkerState, listener: number, socket: number): boolean {
   const { engine, peer, options, stats } = worker;
+  if (worker.recorder !== null) worker.recorder.listenerNow = listener;
   if (engine.readPeer(socket, peer) < 0) {
     reject(worker, socket, REJECT_CLIENT_GONE);
     return false;
@@ -113,6 +116,7 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
   }
   openSession(worker, slot, socket, app, country, row);
   worker.sessions.limitRow[slot] = limitRow + 1;
+  if (worker.recorder !== null) recordOpening(worker.recorder, slot);
   connectTo(worker, slot, backend);
   return true;
 }
@@ -231,6 +235,7 @@ export function onConnect(worker: WorkerState, endpoint: number, result: number)
     }
     sessions.state[slot] = STATE_RELAYING;
     sessions.activityAt[slot] = now;
+    sessions.connectedAt[slot] = now;
     bumpGeneration(sessions, slot);
     // The connect's timer runs on and looks at the idle time when it fires, unless that is too late.
     if (options.idleTimeoutMs > 0 && options.idleTimeoutMs < options.connectTimeoutMs) {

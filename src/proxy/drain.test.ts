@@ -40,6 +40,7 @@ function workerWith(slots: number, backendOf: (slot: number) => number): WorkerS
     routing: encodeSnapshot(testRoutingData([testBackend({})])),
     access: new SharedArrayBuffer(0),
     geo: parseMmdb(writeMmdb([], { metadata: { database_type: 'None' } })),
+    records: null,
   };
   const worker = createWorkerState(engine as unknown as Proactor, memory, {
     workerId: 1,

@@ -14,6 +14,7 @@ import {
   REASON_NONE,
   REASON_SHUTDOWN,
 } from './close-reason.ts';
+import { recordEnd } from './session-records.ts';
 import {
   ENDED_PASSED,
   type Sessions,
@@ -101,6 +102,7 @@ export function settleClosing(worker: WorkerState, slot: number): void {
 function finishSession(worker: WorkerState, slot: number): void {
   const { sessions, stats } = worker;
   const client = slot * 2;
+  if (worker.recorder !== null) recordEnd(worker, worker.recorder, slot);
   closeEndpoint(worker, client, sessions.resetOnClose[slot] & RESET_CLIENT);
   closeEndpoint(worker, client + 1, sessions.resetOnClose[slot] >> 1);
   releaseReserved(worker, slot);

@@ -87,6 +87,8 @@ export interface Sessions extends SharedSessions {
   /** Which sides are closed by RST: 1 the client, 2 the backend. */
   readonly resetOnClose: Uint8Array;
   readonly attemptAt: Float64Array;
+  /** When the connect succeeded, 0 = it has not. */
+  readonly connectedAt: Float64Array;
 
   // By endpoint.
   readonly receiving: Uint8Array;
@@ -160,6 +162,7 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     longLived: new Uint8Array(capacity),
     resetOnClose: new Uint8Array(capacity),
     attemptAt: new Float64Array(capacity),
+    connectedAt: new Float64Array(capacity),
     receiving: new Uint8Array(endpoints),
     ended: new Uint8Array(endpoints),
     endReason: new Uint8Array(endpoints),
@@ -188,6 +191,7 @@ export function initSession(sessions: Sessions, slot: number, clock: Float64Arra
   sessions.longLived[slot] = 0;
   sessions.resetOnClose[slot] = 0;
   sessions.acceptedAt[slot] = clock[0];
+  sessions.connectedAt[slot] = 0;
   sessions.activityAt[slot] = clock[0];
   for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
     sessions.receiving[endpoint] = RECEIVE_IDLE;

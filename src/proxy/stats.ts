@@ -39,7 +39,9 @@ export const STAT_BOUND_SESSIONS = STAT_TIER + 4;
 /** Receive buffers the worker may have in use at once. */
 export const STAT_BUFFERS_MAX = STAT_BOUND_SESSIONS + 1;
 export const STAT_DURATION_MS_SUM = STAT_BUFFERS_MAX + 1;
-export const STAT_DURATION_BUCKETS = STAT_DURATION_MS_SUM + 1;
+/** Records of the session log left out because there were too many of their kind (session-records.ts). */
+export const STAT_RECORDS_LIMITED = STAT_DURATION_MS_SUM + 1;
+export const STAT_DURATION_BUCKETS = STAT_RECORDS_LIMITED + 1;
 
 /** Upper bounds of the histogram of session durations, in ms; one more bucket takes the rest. */
 export const DURATION_MS_BUCKETS: readonly number[] = [

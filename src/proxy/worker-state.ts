@@ -11,6 +11,12 @@ import { createSelector, type Selector, useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { type ClientLimits, NO_LIMITS } from './client-limits.ts';
+import {
+  createRecorder,
+  RECORD_ALL,
+  type Recorder,
+  type RecordOptions,
+} from './session-records.ts';
 import { createSessions, type Sessions } from './sessions.ts';
 import { COMMAND_HOLD, CONTROL_COMMAND } from './shared.ts';
 import { openWorkerStats, STAT_BUFFERS_MAX, type WorkerStats } from './stats.ts';
@@ -58,6 +64,8 @@ export interface WorkerOptions {
   readonly limits?: ClientLimits;
   /** Count whom the access list denies, and let them pass. */
   readonly accessDryRun?: boolean;
+  /** What the session log records; its memory says whether anything is. */
+  readonly records?: RecordOptions;
 }
 
 /** Shared memory the worker is handed; see the files that lay each of them out. */
@@ -71,6 +79,8 @@ export interface WorkerMemory {
   readonly routing: SharedArrayBuffer;
   readonly geo: SharedArrayBuffer;
   readonly access: SharedArrayBuffer;
+  /** Records of the session log (session-records.ts), null = it is off. */
+  readonly records: SharedArrayBuffer | null;
 }
 
 export interface WorkerState {
@@ -88,6 +98,8 @@ export interface WorkerState {
   access: AccessList | null;
   readonly breaker: BreakerPolicy | null;
   readonly limits: ClientLimits;
+  /** null: the session log is off. */
+  readonly recorder: Recorder | null;
   /** Called when a breaker opened or closed (route/breaker.ts). */
   onBreaker: (backend: number, change: number) => void;
   readonly timers: TimerWheel;
@@ -163,6 +175,7 @@ export function createWorkerState(
     access: openAccessList(memory.access),
     breaker,
     limits: options.limits ?? NO_LIMITS,
+    recorder: createRecorder(memory.records, options.records ?? RECORD_ALL, capacity, options.seed),
     onBreaker: () => {},
     timers: createTimerWheel(capacity, TICK_MS, now),
     clock,

@@ -32,6 +32,7 @@ import { runTimers } from './deadlines.ts';
 import { endDrained } from './drain.ts';
 import { endSession } from './end.ts';
 import { onPump, onReceive, onSend } from './relay.ts';
+import { recordLasting } from './session-records.ts';
 import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
 import {
   COMMAND_CRASH,
@@ -85,6 +86,7 @@ export function runBatch(
   totals[STAT_BATCHES]++;
   totals[STAT_EVENTS] += events;
   runTimers(worker);
+  if (worker.recorder !== null) recordLasting(worker, worker.recorder);
   if (worker.starvedCount > 0) feedStarved(worker);
   totals[STAT_BUFFERS_IN_USE] = worker.engine.buffersInUse();
   totals[STAT_SLOTS] = worker.sessions.slots.fresh;

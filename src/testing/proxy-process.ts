@@ -6,6 +6,7 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { get } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { Metrics } from './metrics-text.ts';
@@ -29,6 +30,8 @@ export interface ProxyOptions {
   readonly wrapper?: readonly string[];
   /** Descriptors of this process that the proxy gets as 3, 4, … */
   readonly descriptors?: readonly number[];
+  /** Standard output is read: `sessions` are its lines. */
+  readonly readsOutput?: boolean;
   /** An existing directory to use and keep. */
   readonly directory?: string;
 }
@@ -77,6 +80,8 @@ export class ProxyProcess implements AsyncDisposable {
   readonly directory: string;
   readonly dbPath: string;
   readonly logs: LogLine[] = [];
+  /** The session log, with `readsOutput`. */
+  readonly sessions: LogLine[] = [];
   readonly exited: Promise<Exit>;
   /** Standard error that was no JSON: a crash report, a usage error. */
   stderrText = '';
@@ -113,9 +118,15 @@ export class ProxyProcess implements AsyncDisposable {
     this.#child = spawn(command, args, {
       cwd: this.directory,
       env: { PATH: process.env.PATH, ...env },
-      stdio: ['ignore', 'ignore', 'pipe', ...(options.descriptors ?? [])],
+      stdio: [
+        'ignore',
+        options.readsOutput ? 'pipe' : 'ignore',
+        'pipe',
+        ...(options.descriptors ?? []),
+      ],
     });
     this.#readLogs();
+    this.#readLines(this.#child.stdout, (line) => this.sessions.push(JSON.parse(line) as LogLine));
     this.exited = new Promise((resolve, reject) => {
       this.#child.on('error', reject);
       // Not `exit`: the last log lines must have been read.
@@ -127,14 +138,18 @@ export class ProxyProcess implements AsyncDisposable {
   }
 
   #readLogs(): void {
+    this.#readLines(this.#child.stderr, (line) => {
+      if (line.startsWith('{')) this.logs.push(JSON.parse(line) as LogLine);
+      else this.stderrText += `${line}\n`;
+    });
+  }
+
+  #readLines(stream: Readable | null, take: (line: string) => void): void {
     let rest = '';
-    this.#child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => {
       const lines = (rest + chunk).split('\n');
       rest = lines.pop() as string;
-      for (const line of lines) {
-        if (line.startsWith('{')) this.logs.push(JSON.parse(line) as LogLine);
-        else this.stderrText += `${line}\n`;
-      }
+      lines.forEach(take);
     });
   }
 

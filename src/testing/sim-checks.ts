@@ -31,6 +31,7 @@ import { BACKEND_INDEXES_MAX } from './sim-control.ts';
 import { checkEnd } from './sim-end-checks.ts';
 import { FIN_ARRIVED, FIN_NONE } from './sim-network.ts';
 import { LISTENERS } from './sim-options.ts';
+import { SimRecords } from './sim-records.ts';
 import { checkSlot, checkTables } from './sim-table-checks.ts';
 import { fail } from './sim-trace.ts';
 import type { SimWorker, SimWorld } from './sim-world.ts';
@@ -83,6 +84,7 @@ export class SimChecks {
   readonly connects: Int32Array;
   readonly connected: Int32Array;
   readonly firstConnects: Int32Array;
+  readonly records: SimRecords;
   /** Workers whose listeners may be closed. */
   readonly #drained = new Set<number>();
   readonly #backendIds: string[] = [];
@@ -103,6 +105,7 @@ export class SimChecks {
 
   constructor(world: SimWorld) {
     this.world = world;
+    this.records = new SimRecords(world);
     const { workers } = world;
     this.slots = workers.map(() => new SlotRecord(world.options.slots));
     this.ended = new Int32Array(workers.length * CLOSE_REASONS.length);
@@ -352,6 +355,7 @@ export class SimChecks {
       if (!reset) fail(`Socket ${socket} was turned away without RST`, index);
       this.rejected[index]++;
       if (end >= 0 && !isLetIn(this.world, index, end)) this.keptOut[index]++;
+      this.records.rejected(index, end);
       // Rejected or not, the client was seen.
       if (end >= 0) this.#seenAt[this.#clientKey(end)] = this.world.network.clock[0] as number;
       return;
@@ -368,6 +372,7 @@ export class SimChecks {
       fail(`Ended by ${reset ? 'RST' : 'FIN'} for ${nameOf(reason)}`, index, slot);
     }
     if ((endpoint & 1) === 1) return;
+    this.records.ended(index, slot, end);
     const key = this.#clientKey(end);
     this.#seenAt[key] = this.world.network.clock[0] as number;
     const record = this.#record(index);

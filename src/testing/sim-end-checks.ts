@@ -45,6 +45,7 @@ export function checkEnd(world: SimWorld, checks: SimChecks): void {
   }
   if (counts.rows > world.options.clientRows) fail('The client table counts too many rows');
   checkStreams(world);
+  checks.records.atEnd();
 }
 
 function checkNothingLeft({ state, engine }: SimWorker, index: number): void {

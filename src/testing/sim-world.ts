@@ -4,6 +4,7 @@
 
 import { resumeAccept } from '../proxy/accept.ts';
 import { startEnding } from '../proxy/drain.ts';
+import { createRecordBuffer } from '../proxy/session-records.ts';
 import { sharedSessionsBytes } from '../proxy/sessions.ts';
 import {
   COMMAND_DRAIN,
@@ -51,6 +52,9 @@ const TRACE = {
 /** Words of WORLD_CONTROL. */
 const CONTROL_DRAIN = 0;
 const CONTROL_STOP = 1;
+/** More than one batch can end; each is read after the batch. */
+const RECORDS = 4096;
+const LASTING_MS = 500;
 /** Longer than any completion may be late. */
 const STOP_MS_MAX = 10_000;
 
@@ -130,7 +134,7 @@ export class SimWorld implements SimEngineHost {
 
   #makeWorker(
     worker: number,
-    common: Omit<WorkerMemory, 'control' | 'stats' | 'sessions'>,
+    common: Omit<WorkerMemory, 'control' | 'stats' | 'sessions' | 'records'>,
   ): SimWorker {
     const { random, options, network } = this;
     const engineOptions = { ...options.engine, worker };
@@ -140,6 +144,7 @@ export class SimWorld implements SimEngineHost {
       control: createControlBlock(),
       stats: createWorkerStats(),
       sessions: new SharedArrayBuffer(sharedSessionsBytes(options.slots)),
+      records: createRecordBuffer(RECORDS),
     };
     const address = { host: '::', port: 8080, v6Only: false, shared: false };
     const listeners = [
@@ -151,6 +156,7 @@ export class SimWorld implements SimEngineHost {
       workerId: worker + 1,
       seed: random.next() | 0,
       listeners,
+      records: { share: 1, intervalMs: LASTING_MS },
     });
     return {
       state,
