@@ -5,7 +5,9 @@
 
 import * as v from 'valibot';
 import { APP_PATTERN, HTTP_PATH_PATTERN, REGION_PATTERN, TOKEN_PATTERN } from './base/names.ts';
+import { TRUSTED_PROXIES_MAX } from './limits.ts';
 import { countryIndex } from './route/regions.ts';
+import { type Prefix, parsePrefix } from './sys/prefix.ts';
 import { formatAddress, parseAddress } from './sys/sockaddr.ts';
 
 /** One address to accept on. `app` `*` serves any app; `host` is a literal in its shortest form. */
@@ -158,18 +160,46 @@ function parseListen(text: string): ListenAddress | string {
   return typeof parsed === 'string' ? parsed : { app, ...parsed };
 }
 
+/** Text with commas, or a TOML array. */
+const textList = v.union([
+  v.pipe(
+    v.string(),
+    v.transform((text) => text.split(',')),
+  ),
+  v.array(v.string()),
+]);
+
+/** Addresses and prefixes of addresses, or `none`. */
+export const prefixList = v.pipe(
+  textList,
+  v.transform((entries) => {
+    const isNone = entries.length === 1 && entries[0]?.trim().toLowerCase() === 'none';
+    return isNone ? [] : entries;
+  }),
+  v.rawTransform<string[], readonly Prefix[]>(({ dataset, addIssue, NEVER }) => {
+    const refuse = (reason: string): never => {
+      addIssue({ message: `addresses and prefixes as in 10.0.0.0/8, comma separated; ${reason}` });
+      return NEVER;
+    };
+    const prefixes: Prefix[] = [];
+    for (const entry of dataset.value) {
+      const parsed = parsePrefix(entry.trim());
+      if (typeof parsed === 'string') return refuse(`"${entry.trim()}" ${parsed}`);
+      prefixes.push(Object.freeze(parsed));
+    }
+    if (prefixes.length > TRUSTED_PROXIES_MAX) {
+      return refuse(`${prefixes.length} are more than ${TRUSTED_PROXIES_MAX}`);
+    }
+    return Object.freeze(prefixes);
+  }),
+);
+
 /**
  * `[app@]host:port`, comma separated or a TOML array; the same address twice is a mistake, port 0
  * aside.
  */
 export const listenList = v.pipe(
-  v.union([
-    v.pipe(
-      v.string(),
-      v.transform((text) => text.split(',')),
-    ),
-    v.array(v.string()),
-  ]),
+  textList,
   v.rawTransform<string[], readonly ListenAddress[]>(({ dataset, addIssue, NEVER }) => {
     const listen: ListenAddress[] = [];
     const seen = new Set<string>();

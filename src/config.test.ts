@@ -57,6 +57,10 @@ test('loadConfig() gives the documented defaults', () => {
     halfClosedTimeoutSecs: 30,
     keepaliveSecs: 60,
     userTimeoutSecs: 0,
+    proxyProtocolIn: 'off',
+    trustedProxies: [],
+    proxyHeaderTimeoutMs: 5000,
+    proxyProtocolOut: 'off',
     maxConnectionsPerClient: 0,
     rateLimitEnabled: false,
     rateLimitMaxRequests: 100,
@@ -123,6 +127,29 @@ test('loadConfig() never repeats a secret', () => {
   assert.equal(others.length, 0);
   assert.match(problem as string, /^EDGEPROXY_ADMIN_TOKEN is not usable, allowed: 16 to 512/);
   assert.doesNotMatch(problem as string, /too short/);
+});
+
+test('loadConfig() wants to know whom to trust when PROXY headers are accepted', () => {
+  const said = problemsOf({}, { EDGEPROXY_PROXY_PROTOCOL_IN: 'any' });
+  assert.equal(said.length, 1);
+  assert.match(said[0] ?? '', /^EDGEPROXY_TRUSTED_PROXIES is none, allowed .*PROXY_PROTOCOL_IN/);
+  const env = { EDGEPROXY_PROXY_PROTOCOL_IN: 'V2', EDGEPROXY_TRUSTED_PROXIES: '10.0.0.0/8, ::1' };
+  const { proxyProtocolIn, trustedProxies } = loadConfig({}, env);
+  assert.equal(proxyProtocolIn, 'v2');
+  assert.deepEqual(trustedProxies, [
+    { words: [0, 0, 0xffff, 0x0a00_0000], length: 104 },
+    { words: [0, 0, 0, 1], length: 128 },
+  ]);
+  // Without headers the list stands by; and a command that reads one of the two does not ask for the other.
+  assert.equal(loadConfig({}, { EDGEPROXY_TRUSTED_PROXIES: '::1' }).trustedProxies.length, 1);
+  loadConfig({}, { EDGEPROXY_PROXY_PROTOCOL_IN: 'any' }, ['proxyProtocolIn']);
+  for (const list of ['10.0.0.1/8', '10.0.0.0/33', 'proxy.example', '10.0.0.1,,::1', '[::1]']) {
+    const [problem] = problemsOf({}, { EDGEPROXY_TRUSTED_PROXIES: list });
+    assert.match(problem ?? '', /^EDGEPROXY_TRUSTED_PROXIES is ".*", allowed: addresses and/, list);
+  }
+  const many = Array.from({ length: 1001 }, () => '::1').join();
+  const [problem] = problemsOf({}, { EDGEPROXY_TRUSTED_PROXIES: many });
+  assert.match(problem ?? '', /1001 are more than 1000/);
 });
 
 test('loadConfig() prefers flag, then environment, then file, then default', () => {

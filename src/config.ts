@@ -117,6 +117,16 @@ function unknownVariables(env: Environment): string[] {
     );
 }
 
+const TRUSTED_MISSING =
+  'EDGEPROXY_TRUSTED_PROXIES is none, allowed while EDGEPROXY_PROXY_PROTOCOL_IN is not off: ' +
+  'one address or prefix at least';
+
+/** PROXY headers are to be accepted, but from nobody. */
+function isProxyUntrusted(values: Readonly<Record<string, unknown>>): boolean {
+  const { proxyProtocolIn, trustedProxies } = values as Partial<Config>;
+  return (proxyProtocolIn ?? 'off') !== 'off' && trustedProxies?.length === 0;
+}
+
 /**
  * Reads the settings named in `only` (all by default) from flags, environment and file. Throws a
  * ConfigError that holds every problem. A command that needs one setting must not fail on another,
@@ -159,6 +169,7 @@ export function loadConfig<Key extends SettingKey = SettingKey>(
     }
   }
   delete values.debug;
+  if (isProxyUntrusted(values)) problems.push(TRUSTED_MISSING);
   if (problems.length > 0) throw new ConfigError(problems);
   values.warnings = Object.freeze(unknownVariables(env));
   return Object.freeze(values) as Pick<Config, Exclude<Key, 'debug'> | 'warnings'>;

@@ -36,3 +36,6 @@ export const CLIENT_LOCK_SPINS_MAX = 200;
 
 /** Rows of the access list: a reload of as many takes seconds of the main thread and 64 MB. */
 export const ACCESS_ROWS_MAX = 1_000_000;
+
+/** Prefixes of trusted proxies: each accepted connection is compared with all of them, at most a microsecond. */
+export const TRUSTED_PROXIES_MAX = 1_000;

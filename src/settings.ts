@@ -6,10 +6,13 @@ import * as v from 'valibot';
 import { LOG_LEVELS, type LogLevel } from './base/log.ts';
 import * as value from './config-values.ts';
 import { BACKENDS_MAX } from './limits.ts';
+import type { Prefix } from './sys/prefix.ts';
 
 /** What a health check does unless a backend's row says otherwise. */
 const HEALTH_CHECK_TYPES = ['tcp', 'http'] as const;
 const SESSION_LOGS = ['off', 'sample', 'all'] as const;
+const PROXY_OUT = ['off', 'v1', 'v2'] as const;
+const PROXY_IN = ['off', 'v1', 'v2', 'any'] as const;
 const ENGINES = ['auto', 'uring', 'epoll', 'portable'] as const;
 
 /**
@@ -344,6 +347,36 @@ export const SETTINGS = {
     unit: 'checks',
     allowed: 'a whole number from 1 to 1000',
     help: 'Failed checks in a row that take a backend out',
+  }),
+  proxyProtocolIn: setting<(typeof PROXY_IN)[number]>({
+    env: 'EDGEPROXY_PROXY_PROTOCOL_IN',
+    schema: value.choice(PROXY_IN),
+    initial: 'off',
+    allowed: `one of ${PROXY_IN.join(', ')}`,
+    help: 'PROXY header with which connections from trusted proxies must begin',
+  }),
+  trustedProxies: setting<readonly Prefix[]>({
+    env: 'EDGEPROXY_TRUSTED_PROXIES',
+    schema: value.prefixList,
+    initial: Object.freeze([]),
+    shown: 'none',
+    allowed: 'addresses and prefixes as in 10.0.0.0/8 or 2001:db8::/32, comma separated, or none',
+    help: 'Who may say by a PROXY header who the client is; needed when headers are accepted',
+  }),
+  proxyHeaderTimeoutMs: setting({
+    env: 'EDGEPROXY_PROXY_HEADER_TIMEOUT_MS',
+    schema: value.integer(1, 600_000),
+    initial: 5000,
+    unit: 'ms',
+    allowed: 'a whole number from 1 to 600000',
+    help: 'How long a trusted proxy may take to send its PROXY header',
+  }),
+  proxyProtocolOut: setting<(typeof PROXY_OUT)[number]>({
+    env: 'EDGEPROXY_PROXY_PROTOCOL_OUT',
+    schema: value.choice(PROXY_OUT),
+    initial: 'off',
+    allowed: `one of ${PROXY_OUT.join(', ')}`,
+    help: 'PROXY header that backends get first; the column proxy_protocol overrides it',
   }),
   tcpFastOpen: setting<boolean>({
     env: 'EDGEPROXY_TCP_FAST_OPEN',

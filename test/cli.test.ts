@@ -150,6 +150,7 @@ const UNSET = {
   draining: false,
   drain_close_at: null,
   drain_close_rate: null,
+  proxy_protocol: null,
 };
 
 test('edgeproxy backend changes rows, and list shows them', LIMIT, () => {

@@ -7,8 +7,9 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { PROXY_MUTATIONS } from './proxy-mutations.ts';
 
-interface Mutation {
+export interface Mutation {
   readonly name: string;
   readonly file: string;
   /** Must occur exactly once. */
@@ -294,6 +295,7 @@ const MUTATIONS: readonly Mutation[] = [
     search: '  if (isExpired(table, row, nowMs, ttlMs)) clearBinding(words, record);\n',
     replace: '',
   },
+  ...PROXY_MUTATIONS,
 ];
 
 function apply(root: string, { file, search, replace }: Mutation): boolean {

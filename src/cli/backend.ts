@@ -13,10 +13,12 @@ import {
   type BackendChanges,
   changeBackend,
   deleteBackend,
+  setBackendProxy,
   undrainBackend,
 } from '../control/routing-edit.ts';
 import {
   addressText,
+  PROXY_PROTOCOLS,
   problemEffect,
   type RawBackend,
   type RowProblem,
@@ -73,6 +75,7 @@ function jsonRow(backend: RawBackend): Record<string, unknown> {
     draining: backend.drain !== null,
     drain_close_at: backend.drain?.closeAt ?? null,
     drain_close_rate: backend.drain?.closeRate ?? null,
+    proxy_protocol: backend.proxyProtocol,
   };
 }
 
@@ -154,6 +157,7 @@ export function addOne(id: string, endpoint: string, flags: ConfigFlags): number
       path: textOption(flags.checkPath),
       expect: textOption(flags.checkExpect),
     },
+    proxyProtocol: textOption(flags.proxyProtocol),
   };
   withDb(flags, true, (db) => addBackend(db, backend));
   print(`Added backend "${id}"`);
@@ -223,4 +227,17 @@ export function setLimits(id: string, flags: ConfigFlags): number {
     hardLimit === undefined ? [] : `hard limit ${hardLimit === 0 ? 'none' : hardLimit}`,
   ].flat();
   return change(id, flags, { softLimit, hardLimit }, `has ${said.join(' and ')}`);
+}
+
+export function setProxyProtocol(id: string, text: string, flags: ConfigFlags): number {
+  const version = PROXY_PROTOCOLS.find((name) => name === text.toLowerCase()) ?? null;
+  if (version === null && text.toLowerCase() !== 'default') {
+    const allowed = `one of ${PROXY_PROTOCOLS.join(', ')}, default`;
+    throw usageError(`VERSION is ${JSON.stringify(text)}, allowed: ${allowed}`);
+  }
+  withDb(flags, true, (db) => setBackendProxy(db, id, version));
+  const said = { off: 'no PROXY header', v1: 'PROXY header v1', v2: 'PROXY header v2' };
+  const gets = version === null ? 'the PROXY header that the setting says' : said[version];
+  print(`Backend "${id}" gets ${gets}`);
+  return EXIT_DONE;
 }

@@ -113,7 +113,11 @@ class Program {
       .option('--check-type <type>', 'Health check: tcp, http or none (default: the setting)')
       .option('--check-port <port>', 'Where it is checked (default: the port it serves at)')
       .option('--check-path <path>', 'What an HTTP check asks for (default: the setting)')
-      .option('--check-expect <statuses>', 'HTTP statuses that are good (default: 200-399)');
+      .option('--check-expect <statuses>', 'HTTP statuses that are good (default: 200-399)')
+      .option(
+        '--proxy-protocol <version>',
+        'PROXY header it gets: off, v1, v2 (default: the setting)',
+      );
     this.#act(addOne, async (flags, id, address) =>
       (await load()).addOne(id as string, address as string, flags),
     );
@@ -147,6 +151,13 @@ class Program {
       .option('--soft <sessions>', 'Sessions it carries well')
       .option('--hard <sessions>', 'Sessions it never exceeds; 0 is no limit');
     this.#act(limits, async (flags, id) => (await load()).setLimits(id as string, flags));
+    const proxy = add(
+      'proxy-protocol <id> <version>',
+      'Set the PROXY header: off, v1, v2 or default',
+    );
+    this.#act(proxy, async (flags, id, text) =>
+      (await load()).setProxyProtocol(id as string, text as string, flags),
+    );
   }
 
   #addAccess(): void {

@@ -65,6 +65,7 @@ function row(id: string, drain: RowDrain | null): RawBackend {
     deleted: false,
     check: null,
     drain,
+    proxyProtocol: null,
   };
 }
 

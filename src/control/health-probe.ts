@@ -1,9 +1,11 @@
 // One health check: a connection of its own, made, judged and closed. A TCP check ends when the
 // connection stands; an HTTP check asks with GET and reads the 13 bytes that hold the status, never
-// a body. The owner times it (`expire`). The connection ends with RST, so no port of ours is left
-// in TIME_WAIT: 10,000 backends every 5 s would keep 120,000 there.
+// a body. A backend that expects a PROXY header gets one that names nobody. The owner times it
+// (`expire`). The connection ends with RST, so no port of ours is left in TIME_WAIT: 10,000 backends
+// every 5 s would keep 120,000 there.
 
 import { connect, type Socket } from 'node:net';
+import { PROXY_WRITE_BYTES_MAX, writeProxyHeader } from '../proxy/proxy-protocol-write.ts';
 import type { HealthCheck } from './health-spec.ts';
 
 /** `inconclusive`: this machine could not ask (no descriptor, no port); it says nothing of the backend. */
@@ -56,6 +58,17 @@ const LOCAL_LACKS: Readonly<Record<string, string>> = {
   EAGAIN: 'no local port left',
 };
 
+const NOBODY = { family: 0, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 };
+const NO_EXTRAS = { country: '', pop: new Uint8Array(0), checksum: false };
+
+function headerOfNobody(version: number): Uint8Array {
+  const header = new Uint8Array(PROXY_WRITE_BYTES_MAX);
+  return header.subarray(0, writeProxyHeader(header, 0, version, NOBODY, NOBODY, NO_EXTRAS));
+}
+
+/** By version: none, UNKNOWN, LOCAL. */
+const PROXY_HEADERS = [new Uint8Array(0), headerOfNobody(1), headerOfNobody(2)] as const;
+
 /** Shared by all probes: a read is judged inside its callback, before the next one can happen. */
 const readBuffer = Buffer.alloc(64);
 
@@ -96,6 +109,8 @@ class SocketProbe implements Probe {
     const to = { host, port: check.port, autoSelectFamily: false };
     this.#socket = connect(check.type === 'http' ? { ...to, onread } : to);
     this.#socket.on('connect', () => {
+      const header = PROXY_HEADERS[check.proxyProtocol];
+      if (header !== undefined && header.length > 0) this.#socket.write(header);
       if (check.type === 'http') this.#socket.write(requestText(host, check));
       else this.#settle({ result: 'success', reason: 'connected' });
     });

@@ -37,7 +37,7 @@ test('parseExpect() refuses what is no list of status codes', () => {
 
 test('resolveCheck() takes the settings where the row says nothing', () => {
   const expect = [{ first: 200, last: 399 }];
-  const check = { type: 'tcp', port: 80, path: '/health', expect };
+  const check = { type: 'tcp', port: 80, path: '/health', expect, proxyProtocol: 0 };
   assert.deepEqual(resolveCheck(null, 80, DEFAULTS), check);
   assert.deepEqual(resolveCheck({ ...NONE, port: 81 }, 80, DEFAULTS), { ...check, port: 81 });
   assert.deepEqual(resolveCheck(null, 80, { type: 'http', path: '/up' }), {
@@ -46,6 +46,12 @@ test('resolveCheck() takes the settings where the row says nothing', () => {
     path: '/up',
   });
   assert.equal(resolveCheck({ ...NONE, type: 'none' }, 80, DEFAULTS), null);
+});
+
+test('resolveCheck() sends a PROXY header to where clients are served, and nowhere else', () => {
+  assert.equal(resolveCheck(null, 80, DEFAULTS, 2)?.proxyProtocol, 2);
+  assert.equal(resolveCheck({ ...NONE, port: 80 }, 80, DEFAULTS, 1)?.proxyProtocol, 1);
+  assert.equal(resolveCheck({ ...NONE, port: 81 }, 80, DEFAULTS, 2)?.proxyProtocol, 0);
 });
 
 test('resolveCheck() takes a path or a status as HTTP, unless the row says tcp', () => {

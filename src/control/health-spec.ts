@@ -25,6 +25,8 @@ export interface HealthCheck {
   readonly port: number;
   readonly path: string;
   readonly expect: readonly StatusRange[];
+  /** Version of the PROXY header that it begins with, 0 = none. */
+  readonly proxyProtocol: number;
 }
 
 /** What the settings say for backends whose row says nothing. */
@@ -52,11 +54,15 @@ export function parseExpect(text: string): readonly StatusRange[] | null {
   return ranges;
 }
 
-/** The check of a backend that serves at `port`; null when it is not to be checked. */
+/**
+ * The check of a backend that serves at `port` with PROXY header version `proxyProtocol`; null when it is not to be
+ * checked. What listens at a port of its own for checks is not what expects the header.
+ */
 export function resolveCheck(
   row: RowCheck | null,
   port: number,
   defaults: CheckDefaults,
+  proxyProtocol = 0,
 ): HealthCheck | null {
   // A path or a status says HTTP by itself.
   const implied = row?.path != null || row?.expect != null ? 'http' : defaults.type;
@@ -65,6 +71,7 @@ export function resolveCheck(
   return {
     type,
     port: row?.port ?? port,
+    proxyProtocol: (row?.port ?? port) === port ? proxyProtocol : 0,
     path: row?.path ?? defaults.path,
     expect: (row?.expect != null && parseExpect(row.expect)) || EXPECT_DEFAULT,
   };

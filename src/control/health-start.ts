@@ -5,6 +5,7 @@ import type { Config } from '../config.ts';
 import type { BackendState } from '../route/backend-state.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { HealthChecker } from './health.ts';
+import { PROXY_PROTOCOLS } from './routing-rows.ts';
 import { checksAtOnce } from './worker-options.ts';
 
 const MS = 1000;
@@ -24,6 +25,7 @@ export function startHealth(
       healthyThreshold: config.healthHealthyThreshold,
       unhealthyThreshold: config.healthUnhealthyThreshold,
       defaults: { type: config.healthCheckType, path: config.healthCheckPath },
+      proxyProtocol: PROXY_PROTOCOLS.indexOf(config.proxyProtocolOut),
       onRecovered,
       concurrentMax: checksAtOnce(config, raiseDescriptorLimit().soft),
     },

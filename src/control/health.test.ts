@@ -119,9 +119,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     app: 'web',
     region: 'sa',
     country: null,
-    family: 4,
-    words: [0, 0, 0, 0x0a000001],
-    port: 80,
+    ...{ family: 4, words: [0, 0, 0, 0x0a000001], port: 80 },
     healthy: true,
     weight: 1,
     softLimit: 100,
@@ -129,6 +127,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     deleted: false,
     check: null,
     drain: null,
+    proxyProtocol: null,
     ...fields,
   };
 }

@@ -14,7 +14,7 @@ import { type BackendState, GATE_HEALTH } from '../route/backend-state.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { type CheckOutcome, type Probe, type StartProbe, startProbe } from './health-probe.ts';
 import { type CheckDefaults, type HealthCheck, resolveCheck, sameRowCheck } from './health-spec.ts';
-import { addressText, type RawBackend } from './routing-rows.ts';
+import { addressText, proxyVersion, type RawBackend } from './routing-rows.ts';
 
 export interface HealthSettings {
   readonly intervalMs: number;
@@ -22,6 +22,8 @@ export interface HealthSettings {
   readonly healthyThreshold: number;
   readonly unhealthyThreshold: number;
   readonly defaults: CheckDefaults;
+  /** Version of the PROXY header for backends whose row says nothing; absent or 0 = none. */
+  readonly proxyProtocol?: number;
   /** Connections of checks at once. */
   readonly concurrentMax: number;
   /** Called when a backend is healthy again, with its index. */
@@ -162,7 +164,7 @@ export class HealthChecker {
     const wanted: [RawBackend, number, HealthCheck][] = [];
     for (const row of backends) {
       const index = indexOf(row.id);
-      const check = resolveCheck(row.check, row.port, this.#settings.defaults);
+      const check = resolveCheck(row.check, row.port, this.#settings.defaults, this.#header(row));
       // One that is disabled is still checked: how it fares is known when it is enabled again.
       if (index === undefined || check === null || row.deleted) continue;
       wanted.push([row, index, check]);
@@ -180,11 +182,16 @@ export class HealthChecker {
     });
   }
 
+  #header(row: RawBackend): number {
+    return proxyVersion(row, this.#settings.proxyProtocol ?? 0);
+  }
+
   /** The target if it is to be scheduled anew, else null. */
   #follow(row: RawBackend, index: number, check: HealthCheck): Target | null {
     const known = this.#targets.get(row.id);
     if (known !== undefined) {
-      const sameCheck = sameRowCheck(known.row.check, row.check);
+      const sameHeader = this.#header(known.row) === this.#header(row);
+      const sameCheck = sameHeader && sameRowCheck(known.row.check, row.check);
       known.row = row;
       if (sameCheck) return null;
       // The same server, asked differently: what it was stays until the new check says otherwise.

@@ -32,6 +32,7 @@ function row(id: string, fields: Partial<RawBackend> = {}): RawBackend {
     deleted: false,
     check: null,
     drain: null,
+    proxyProtocol: null,
     ...fields,
   };
 }

@@ -18,7 +18,7 @@ import {
   withRegions,
 } from '../route/regions.ts';
 import { encodeSnapshot, type RoutingBackend } from '../route/snapshot.ts';
-import type { RawBackend, RowProblem } from './routing-rows.ts';
+import { proxyVersion, type RawBackend, type RowProblem } from './routing-rows.ts';
 
 interface PublisherOptions {
   readonly regionMap: RegionMap;
@@ -28,6 +28,8 @@ interface PublisherOptions {
   readonly popRegion: string;
   readonly popCountry: string | null;
   readonly backendState: BackendState;
+  /** Version of the PROXY header for backends whose row says nothing; absent or 0 = none. */
+  readonly proxyProtocol?: number;
   /** Called when an id that was not there before gets an index, but for those of the first publication. */
   readonly onNewBackend?: (index: number) => void;
 }
@@ -229,6 +231,7 @@ export class Publisher {
       hardLimit: row.hardLimit,
       enabled: row.healthy && !row.deleted,
       draining: row.drain !== null,
+      proxyProtocol: proxyVersion(row, this.#options.proxyProtocol ?? 0),
     };
   }
 
@@ -345,6 +348,7 @@ function sameRows(left: readonly RawBackend[], right: readonly RawBackend[]): bo
       a.weight === b.weight &&
       a.softLimit === b.softLimit &&
       a.hardLimit === b.hardLimit &&
+      a.proxyProtocol === b.proxyProtocol &&
       a.words.every((word, index) => word === b.words[index])
     );
   });

@@ -57,6 +57,9 @@ function failure(work: () => unknown): ProxyError {
   throw new Error('Nothing was thrown');
 }
 
+/** What rows that say no more than they must leave open. */
+const UNSET = { check: null, drain: null, proxyProtocol: null } as const;
+
 test('readRouting() reads every column', () => {
   const path = database(
     UNTYPED,
@@ -79,8 +82,7 @@ test('readRouting() reads every column', () => {
       softLimit: 50,
       hardLimit: 100,
       deleted: false,
-      check: null,
-      drain: null,
+      ...UNSET,
     },
     {
       id: 'six',
@@ -95,8 +97,7 @@ test('readRouting() reads every column', () => {
       softLimit: 0,
       hardLimit: 0,
       deleted: true,
-      check: null,
-      drain: null,
+      ...UNSET,
     },
   ]);
 });

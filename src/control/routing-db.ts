@@ -185,9 +185,12 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
   }
 }
 
+const SPARE_FAMILIES = ['check', 'drain', 'proxy'] as const;
+type SpareFamily = (typeof SPARE_FAMILIES)[number];
+
 /** Columns that few need: made when first used, so that a plain table keeps the eleven that INSERTs expect. */
 function isSpareColumn(name: string): boolean {
-  return name.startsWith('check_') || name.startsWith('drain');
+  return SPARE_FAMILIES.some((family) => name.startsWith(family));
 }
 
 function addColumns(handle: DatabaseSync, columns: typeof COLUMNS): void {
@@ -217,8 +220,8 @@ export function addAccessTable({ handle }: RoutingDb): void {
   if (!present.has('note')) handle.exec('ALTER TABLE access ADD COLUMN note TEXT');
 }
 
-/** Adds those of the columns `check_…`, or `draining` and `drain_…`, that the table lacks. */
-export function addSpareColumns({ handle }: RoutingDb, family: 'check' | 'drain'): void {
+/** Adds those of the columns `check_…`, or `draining` and `drain_…`, or `proxy_…`, that the table lacks. */
+export function addSpareColumns({ handle }: RoutingDb, family: SpareFamily): void {
   const present = tableColumns(handle, 'backends');
   addColumns(
     handle,

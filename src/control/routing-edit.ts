@@ -5,7 +5,13 @@
 import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
 import { addSpareColumns, hasColumn, type RoutingDb, routingDbError } from './routing-db.ts';
-import { COLUMNS, parseRow, type RowDrain, type RowProblem } from './routing-rows.ts';
+import {
+  COLUMNS,
+  type ProxyProtocol,
+  parseRow,
+  type RowDrain,
+  type RowProblem,
+} from './routing-rows.ts';
 
 /** What may be said about a new backend; what is left out takes the table's default. */
 interface NewBackend {
@@ -25,6 +31,7 @@ interface NewBackend {
     readonly path?: string | undefined;
     readonly expect?: string | undefined;
   };
+  readonly proxyProtocol?: string | undefined;
 }
 
 /** The columns a command may change. */
@@ -78,10 +85,12 @@ function refuseUnknown(db: RoutingDb, id: string): never {
 /** Throws when an id is taken, by a removed backend too: that one is to be restored or deleted. */
 export function addBackend(db: RoutingDb, backend: NewBackend): void {
   const { id, app, region, country, address, port, weight, softLimit, hardLimit, check } = backend;
+  const proxyProtocol = backend.proxyProtocol?.toLowerCase() ?? null;
   const row = [id, app, region.toLowerCase(), country?.toUpperCase() ?? null, address, port];
   const limits = [weight ?? 1, softLimit ?? 100, hardLimit ?? 0];
   const checks = [check?.type, check?.port, check?.path, check?.expect].map((text) => text ?? null);
-  const values = [...row, 1, ...limits, 0, ...checks];
+  // A new backend does not drain.
+  const values = [...row, 1, ...limits, 0, ...checks, null, null, null, proxyProtocol];
   const problems: RowProblem[] = [];
   parseRow(values, problems);
   if (problems.length > 0) {
@@ -105,6 +114,7 @@ export function addBackend(db: RoutingDb, backend: NewBackend): void {
     const names = said.map(({ name }) => name).join(', ');
     const marks = said.map(() => '?').join(', ');
     if (checks.some((value) => value !== null)) addSpareColumns(db, 'check');
+    if (proxyProtocol !== null) addSpareColumns(db, 'proxy');
     const insert = db.handle.prepare(`INSERT INTO backends(${names}) VALUES (${marks})`);
     insert.run(...said.map(({ value }) => value));
   });
@@ -166,6 +176,15 @@ export function undrainBackend(db: RoutingDb, id: string, enable: boolean): void
       ...(hasColumn(db, 'draining') ? [NO_DRAIN] : []),
     ];
     updateRow(db, id, sets.join(', '), []);
+  });
+}
+
+/** Sets which PROXY header a backend gets; null: what the setting says. */
+export function setBackendProxy(db: RoutingDb, id: string, version: ProxyProtocol | null): void {
+  guarded(db, () => {
+    addSpareColumns(db, 'proxy');
+    const update = db.handle.prepare('UPDATE backends SET proxy_protocol = ? WHERE id = ?');
+    if (update.run(version, id).changes === 0) refuseUnknown(db, id);
   });
 }
 

@@ -20,6 +20,9 @@ export interface RowDrain {
   /** How many of them are ended per second, by each proxy; null = all at once. */
   readonly closeRate: number | null;
 }
+/** By the version number that stands for each. */
+export const PROXY_PROTOCOLS = ['off', 'v1', 'v2'] as const;
+export type ProxyProtocol = (typeof PROXY_PROTOCOLS)[number];
 
 /**
  * A backend as routing.db has it. `words` are host order with IPv4 in word 3; `country` null: its
@@ -42,6 +45,8 @@ export interface RawBackend {
   readonly check: RowCheck | null;
   /** null: it is not draining. */
   readonly drain: RowDrain | null;
+  /** The PROXY header it gets; null: what the setting says. */
+  readonly proxyProtocol: ProxyProtocol | null;
 }
 
 /**
@@ -86,6 +91,7 @@ export const COLUMNS: readonly Column[] = [
   { name: 'draining', missing: 0, required: false },
   { name: 'drain_close_at', missing: null, required: false, type: 'NUMERIC' },
   { name: 'drain_close_rate', missing: null, required: false, type: 'NUMERIC' },
+  { name: 'proxy_protocol', missing: null, required: false },
 ];
 
 /** Counts are compared with 32-bit atomics. */
@@ -249,6 +255,12 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
   const hardLimit = inRange(9, 0, LIMIT_MAX, 'a whole number, 0 or more');
   const deleted = inRange(10, 0, 1, '0 or 1') === 1;
   const draining = inRange(15, 0, 1, '0 or 1') === 1;
+  const proxyText = asText(row[18]).trim().toLowerCase();
+  const proxyProtocol = PROXY_PROTOCOLS.find((name) => name === proxyText) ?? null;
+  // Served with a header it does not expect, or without one it does, a backend would take no client.
+  if (proxyProtocol === null && (row[18] ?? '') !== '') {
+    refuse(18, `must be one of ${PROXY_PROTOCOLS.join(', ')}`);
+  }
 
   if (problems.length > before || typeof address === 'string') return null;
   const { family, words } = address;
@@ -267,6 +279,7 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
     deleted,
     check: parseRowCheck(row, problems),
     drain: draining ? parseRowDrain(row, problems) : null,
+    proxyProtocol,
   };
 }
 
@@ -274,6 +287,11 @@ export function parseRow(row: readonly unknown[], problems: RowProblem[]): RawBa
 export function problemEffect({ column, served }: RowProblem): string {
   if (!served) return 'is skipped';
   return column.startsWith('drain') ? 'is drained to no end' : 'is checked by default';
+}
+
+/** Version of the PROXY header that a backend gets; `setting` is that of backends whose row says nothing. */
+export function proxyVersion({ proxyProtocol }: RawBackend, setting: number): number {
+  return proxyProtocol === null ? setting : PROXY_PROTOCOLS.indexOf(proxyProtocol);
 }
 
 /** `10.0.0.7` or `fd00::7`, as it is written back and shown. */

@@ -38,6 +38,7 @@ import { startHealth } from './health-start.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
+import { PROXY_PROTOCOLS } from './routing-rows.ts';
 import { watchRoutingDb } from './routing-watch.ts';
 import { openSessionLog } from './session-log-open.ts';
 import { Succession } from './succession.ts';
@@ -149,6 +150,7 @@ class Supervisor {
 
   async #start(db: RoutingDb, maxConnections: number): Promise<void> {
     const config = this.#config;
+    const rampUp = (index: number): void => this.#rampUp(index);
     this.#publisher = createPublisher({
       regionMap: await loadRegionMap(config.regionMapPath),
       popRegion: config.region,
@@ -158,6 +160,7 @@ class Supervisor {
         this.#counters.restartBackend(index);
         this.#rampUp(index);
       },
+      proxyProtocol: PROXY_PROTOCOLS.indexOf(config.proxyProtocolOut),
     });
     if (this.#listeners.length === 0) await this.#listen();
     const rows = readRouting(db);
@@ -187,9 +190,7 @@ class Supervisor {
       (index) => this.#optionsOf(index, maxConnections),
       this.#succession.isPending,
     );
-    this.#health = startHealth(config, this.#backendState, this.#logger, (index) =>
-      this.#rampUp(index),
-    );
+    this.#health = startHealth(config, this.#backendState, this.#logger, rampUp);
     this.#closers.push(() => this.#health?.close());
     this.#followRows(rows);
     this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));

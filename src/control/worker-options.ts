@@ -4,8 +4,10 @@ import { randomInt } from 'node:crypto';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { ClientLimits } from '../proxy/client-limits.ts';
-import type { WorkerOptions } from '../proxy/worker-state.ts';
+import { PROXY_ACCEPT_ANY, PROXY_ACCEPT_V1, PROXY_ACCEPT_V2 } from '../proxy/proxy-protocol.ts';
+import type { ProxyInOptions, WorkerOptions } from '../proxy/worker-state.ts';
 import type { BreakerPolicy } from '../route/breaker.ts';
+import { encodePrefixes } from '../route/prefix-list.ts';
 import { raiseDescriptorLimit } from '../sys/rlimit.ts';
 import { type Listener, socketsOf } from './listeners.ts';
 import type { Publisher } from './publish.ts';
@@ -21,6 +23,12 @@ const MAX_CONNECTIONS_DEFAULT = 1_000_000;
 const EJECTION_MS_MAX = 300_000;
 const TRIAL_GRACE_MS = 2000;
 const MS = 1000;
+const PROXY_ACCEPTED = {
+  off: 0,
+  v1: PROXY_ACCEPT_V1,
+  v2: PROXY_ACCEPT_V2,
+  any: PROXY_ACCEPT_ANY,
+} as const;
 
 export function checksAtOnce(config: Config, descriptors: number): number {
   if (!config.healthCheckEnabled) return 0;
@@ -75,6 +83,14 @@ function clientLimits(config: Config): ClientLimits {
   };
 }
 
+function proxyIn(config: Config): ProxyInOptions {
+  return {
+    accept: PROXY_ACCEPTED[config.proxyProtocolIn],
+    trusted: encodePrefixes(config.trustedProxies),
+    timeoutMs: config.proxyHeaderTimeoutMs,
+  };
+}
+
 /** Which worker, of how many, and time 0 of the client table. */
 interface WorkerPlace {
   readonly index: number;
@@ -121,5 +137,7 @@ export function workerOptions(
       intervalMs: config.sessionLogIntervalSecs * MS,
     },
     accessDryRun: config.accessDryRun,
+    proxyIn: proxyIn(config),
+    popRegion: config.region,
   };
 }

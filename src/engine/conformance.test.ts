@@ -10,6 +10,7 @@ import { OPEN_CASES } from '../testing/engine-cases-open.ts';
 import { PUMP_CASES } from '../testing/engine-cases-pump.ts';
 import { RECEIVE_CASES } from '../testing/engine-cases-receive.ts';
 import { SEND_CASES } from '../testing/engine-cases-send.ts';
+import { WRITE_CASES } from '../testing/engine-cases-write.ts';
 import { ENGINE_KINDS, EngineDriver, type EngineKind } from '../testing/engine-driver.ts';
 import { startWatchdog } from '../testing/engine-watchdog.ts';
 import { skipReason } from '../testing/netns.ts';
@@ -20,6 +21,7 @@ const CASES: readonly EngineCase[] = [
   ...OPEN_CASES,
   ...RECEIVE_CASES,
   ...SEND_CASES,
+  ...WRITE_CASES,
   ...CLOSE_CASES,
   ...PUMP_CASES,
   ...BESIDE_CASES,

@@ -1,12 +1,15 @@
-// The receive buffers of one epoll engine: a mapped region cut into equal buffers.
+// The buffers of one epoll engine: a mapped region cut into equal buffers, behind those for receives those to write into.
 
 import { assert } from '../base/assert.ts';
 import { type Mapping, mapMemory, unmap } from '../sys/memory.ts';
 import { IdleBuffers } from './idle-buffers.ts';
 import { isStillScarce } from './proactor.ts';
+import { WRITE_BUFFERS, WriteBuffers } from './write-buffers.ts';
 
 export interface EpollBuffers {
   readonly count: number;
+  readonly memory: Uint8Array;
+  readonly writes: WriteBuffers;
   /** By buffer, as native calls take it. */
   readonly address: BigUint64Array;
   readonly bytesArgument: bigint;
@@ -16,17 +19,25 @@ export interface EpollBuffers {
 }
 
 export function openBuffers(count: number, bufferBytes: number): EpollBuffers {
-  const region = mapMemory(count * bufferBytes, 'receive buffers');
-  const address = new BigUint64Array(count);
-  for (let index = 0; index < count; index++) {
+  const all = count + WRITE_BUFFERS;
+  const region = mapMemory(all * bufferBytes, 'buffers');
+  const address = new BigUint64Array(all);
+  for (let index = 0; index < all; index++) {
     address[index] = region.address + BigInt(index * bufferBytes);
   }
-  const bytesArgument = BigInt(bufferBytes);
-  const free = new IdleBuffers(region, bufferBytes, count);
-  return { count, address, bytesArgument, free, isScarce: false, region };
+  return {
+    count,
+    memory: new Uint8Array(region.buffer),
+    writes: new WriteBuffers(count),
+    address,
+    bytesArgument: BigInt(bufferBytes),
+    free: new IdleBuffers(region, bufferBytes, count),
+    isScarce: false,
+    region,
+  };
 }
 
-/** A free buffer; the caller has seen that there is one. */
+/** A free buffer for a receive; the caller has seen that there is one. */
 export function takeBuffer(buffers: EpollBuffers): number {
   const buffer = buffers.free.pop();
   noteScarcity(buffers);
@@ -34,6 +45,7 @@ export function takeBuffer(buffers: EpollBuffers): number {
 }
 
 export function returnBuffer(buffers: EpollBuffers, buffer: number): void {
+  if (buffers.writes.give(buffer)) return;
   assert(buffers.free.count < buffers.count, 'A buffer was released twice');
   buffers.free.push(buffer);
   noteScarcity(buffers);

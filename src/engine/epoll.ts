@@ -20,6 +20,7 @@ import {
 import { type Mapping, mapMemory, unmap } from '../sys/memory.ts';
 import {
   closeDescriptor,
+  readLocalAddress,
   readPeerAddress,
   setLongLived,
   setNoDelay,
@@ -86,6 +87,8 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly #readyWords: Int32Array;
   readonly #pump: SplicePump;
 
+  readonly memory: Uint8Array;
+  readonly readLocal = readLocalAddress;
   readonly #buffers: EpollBuffers;
   readonly #listeners: EpollListeners;
 
@@ -113,6 +116,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#readyMap = mapMemory(READY_MAX * os.EPOLL_EVENT_WORDS * 4, 'epoll events');
     this.#readyWords = new Int32Array(this.#readyMap.buffer);
     this.#buffers = openBuffers(options.bufferCount, options.bufferBytes);
+    this.memory = this.#buffers.memory;
     this.#listeners = new EpollListeners(this.#epoll, this, KIND_LISTENER);
     this.#socket = new Int32Array(endpoints);
     this.#generation = new Int32Array(endpoints);
@@ -438,6 +442,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
 
   // ---- buffers, sockets --------------------------------------------------------------------------------------------
 
+  takeBuffer(): number {
+    return this.#buffers.writes.take();
+  }
+
   releaseBuffer(buffer: number): void {
     returnBuffer(this.#buffers, buffer);
   }
@@ -451,7 +459,7 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   buffersInUse(): number {
-    return this.bufferCount - this.#buffers.free.count;
+    return this.bufferCount - this.#buffers.free.count + this.#buffers.writes.inUse;
   }
 
   readonly readPeer = readPeerAddress;

@@ -14,6 +14,7 @@ import type { PeerAddress } from '../sys/socket.ts';
 import { EventList } from './event-list.ts';
 import { abort, keepReadable, takeUnread } from './portable-socket.ts';
 import * as proactor from './proactor.ts';
+import { WRITE_BUFFERS, WriteBuffers } from './write-buffers.ts';
 
 /** Where a listener number listens; node:net makes its own listening sockets. */
 export interface PortableListener {
@@ -39,6 +40,21 @@ interface Connection {
   sendFailure: number;
 }
 
+/** What node:net says of an end of a connection; nothing when the connection is gone. */
+function takeAddress(host = '', port = 0, target: PeerAddress): number {
+  const parsed = parseAddress(host.replace(/%.*$/, ''));
+  if (parsed === null) return errnoOf({ code: 'ENOTCONN' });
+  const [w0, w1, w2, w3] = parsed.words;
+  const mapped = parsed.family === 6 && isMapped(w0, w1, w2);
+  target.family = mapped ? 4 : parsed.family;
+  target.w0 = w0 | 0;
+  target.w1 = w1 | 0;
+  target.w2 = mapped ? 0 : w2 | 0;
+  target.w3 = w3 | 0;
+  target.port = port;
+  return 0;
+}
+
 export class PortableEngine implements proactor.Proactor {
   readonly name = 'portable';
   readonly canPump = false;
@@ -48,7 +64,8 @@ export class PortableEngine implements proactor.Proactor {
   events = new Int32Array(0);
   readonly #made = new EventList();
 
-  readonly #memory: Uint8Array;
+  readonly memory: Uint8Array;
+  readonly #writes: WriteBuffers;
   readonly #free: Int32Array;
   #freeCount: number;
   #isScarce = false;
@@ -66,7 +83,8 @@ export class PortableEngine implements proactor.Proactor {
   constructor(options: proactor.EngineOptions) {
     this.bufferBytes = options.bufferBytes;
     this.bufferCount = options.bufferCount;
-    this.#memory = new Uint8Array(options.bufferCount * options.bufferBytes);
+    this.memory = new Uint8Array((options.bufferCount + WRITE_BUFFERS) * options.bufferBytes);
+    this.#writes = new WriteBuffers(options.bufferCount);
     this.#free = new Int32Array(options.bufferCount);
     this.#freeCount = options.bufferCount;
     for (let index = 0; index < options.bufferCount; index++) {
@@ -280,7 +298,7 @@ export class PortableEngine implements proactor.Proactor {
       this.#freeCount--;
       this.#noteScarcity();
       const buffer = this.#free[this.#freeCount];
-      this.#memory.set(connection.left.subarray(0, bytes), buffer * this.bufferBytes);
+      this.memory.set(connection.left.subarray(0, bytes), buffer * this.bufferBytes);
       connection.left = bytes === connection.left.length ? null : connection.left.subarray(bytes);
       const more = this.#isScarce ? 0 : 1;
       if (more === 0) this.#stopReceive(connection);
@@ -326,7 +344,7 @@ export class PortableEngine implements proactor.Proactor {
     connection.generation = generation;
     connection.sendFailure = 0;
     const start = buffer * this.bufferBytes + offset;
-    connection.socket.write(this.#memory.subarray(start, start + bytes), (error) => {
+    connection.socket.write(this.memory.subarray(start, start + bytes), (error) => {
       // A socket destroyed meanwhile cancels its write: what it failed with is the reason.
       const failure = connection.failure || connection.sendFailure;
       const result = failure || (error ? errnoOf(error) : bytes);
@@ -354,7 +372,12 @@ export class PortableEngine implements proactor.Proactor {
 
   // ---- buffers, sockets --------------------------------------------------------------------------------------------
 
+  takeBuffer(): number {
+    return this.#writes.take();
+  }
+
   releaseBuffer(buffer: number): void {
+    if (this.#writes.give(buffer)) return;
     assert(this.#freeCount < this.bufferCount, 'A buffer was released twice');
     this.#free[this.#freeCount++] = buffer;
     this.#noteScarcity();
@@ -369,22 +392,17 @@ export class PortableEngine implements proactor.Proactor {
   }
 
   buffersInUse(): number {
-    return this.bufferCount - this.#freeCount;
+    return this.bufferCount - this.#freeCount + this.#writes.inUse;
   }
 
   readPeer(socket: number, peer: PeerAddress): number {
     const { remoteAddress, remotePort } = this.#connection(socket).socket;
-    const parsed = parseAddress((remoteAddress ?? '').replace(/%.*$/, ''));
-    if (parsed === null) return errnoOf({ code: 'ENOTCONN' });
-    const [w0, w1, w2, w3] = parsed.words;
-    const mapped = parsed.family === 6 && isMapped(w0, w1, w2);
-    peer.family = mapped ? 4 : parsed.family;
-    peer.w0 = w0 | 0;
-    peer.w1 = w1 | 0;
-    peer.w2 = mapped ? 0 : w2 | 0;
-    peer.w3 = w3 | 0;
-    peer.port = remotePort ?? 0;
-    return 0;
+    return takeAddress(remoteAddress, remotePort, peer);
+  }
+
+  readLocal(socket: number, local: PeerAddress): number {
+    const { localAddress, localPort } = this.#connection(socket).socket;
+    return takeAddress(localAddress, localPort, local);
   }
 
   setNoDelay(socket: number): void {

@@ -66,8 +66,10 @@ export interface Proactor {
   readonly events: Int32Array;
   /** Size of a receive buffer in bytes: a receive that fills it is a sign of a bulk flow. */
   readonly bufferBytes: number;
-  /** Buffers at most; their numbers are 0..bufferCount-1. */
+  /** Buffers that receives fill; their numbers are 0..bufferCount-1. Those to write into (`takeBuffer`) follow. */
   readonly bufferCount: number;
+  /** All buffers: number n is at n * bufferBytes. Only what the caller holds may be looked at or written. */
+  readonly memory: Uint8Array;
   /** Whether `pump` exists here (splice). */
   readonly canPump: boolean;
 
@@ -132,7 +134,9 @@ export interface Proactor {
    */
   cancel(endpoint: number, generation: number, socket: number): void;
 
-  /** Takes a received buffer back. */
+  /** A buffer to write into and send, which the caller releases; -1 = none is free now. Receives never use these. */
+  takeBuffer(): number;
+  /** Takes a buffer back. */
   releaseBuffer(buffer: number): void;
   /** Whether a receive started now would find a buffer. */
   hasBuffer(): boolean;
@@ -143,6 +147,8 @@ export interface Proactor {
 
   /** Fills `peer` with the client's address; 0 or -errno. */
   readPeer(socket: number, peer: PeerAddress): number;
+  /** Fills `local` with the address the client connected to, as `readPeer` does; 0 or -errno. */
+  readLocal(socket: number, local: PeerAddress): number;
   /** TCP_NODELAY; accepted sockets have it already. */
   setNoDelay(socket: number): void;
   /** Options that matter only to sessions that last: keepalive and TCP_USER_TIMEOUT, in seconds, 0 = leave. */

@@ -18,6 +18,7 @@ import {
 } from '../sys/uring-abi.ts';
 import { IdleBuffers } from './idle-buffers.ts';
 import { isStillScarce } from './proactor.ts';
+import { WRITE_BUFFERS } from './write-buffers.ts';
 
 /** Buffers the kernel holds at start; enough for a batch of small exchanges, 256 KiB of touched pages. */
 const WORKING_SET_MIN = 64;
@@ -28,7 +29,8 @@ export interface UringBuffers {
   readonly bufferBytes: number;
   readonly count: number;
   readonly group: number;
-  /** Address of each buffer, as words of a submission entry. */
+  readonly memory: Uint8Array;
+  /** Address of each buffer, as words of a submission entry; those to write into included. */
   readonly addressLow: Int32Array;
   readonly addressHigh: Int32Array;
   readonly ringWords: Int32Array;
@@ -45,7 +47,10 @@ export interface UringBuffers {
   readonly mappings: readonly Mapping[];
 }
 
-/** Registers at most `count` buffers (rounded down to a power of two) as `group`; -errno when the kernel refuses. */
+/**
+ * Registers at most `count` buffers (rounded down to a power of two) as `group`; -errno when the kernel refuses. Behind
+ * them in memory are those to write into, which the kernel never gets.
+ */
 export function openBuffers(
   ring: Ring,
   bufferBytes: number,
@@ -53,7 +58,8 @@ export function openBuffers(
   group: number,
 ): UringBuffers | number {
   const entries = Math.min(RING_ENTRIES_MAX, 2 ** Math.floor(Math.log2(Math.max(1, count))));
-  const region = mapMemory(entries * bufferBytes, 'receive buffers');
+  const all = entries + WRITE_BUFFERS;
+  const region = mapMemory(all * bufferBytes, 'buffers');
   const header = mapMemory(entries * BUF_WORDS * 4, 'the buffer ring');
   const result = registerBufferRing(ring, header.address, entries, group);
   if (result < 0) {
@@ -65,8 +71,9 @@ export function openBuffers(
     bufferBytes,
     count: entries,
     group,
-    addressLow: new Int32Array(entries),
-    addressHigh: new Int32Array(entries),
+    memory: new Uint8Array(region.buffer),
+    addressLow: new Int32Array(all),
+    addressHigh: new Int32Array(all),
     ringWords: new Int32Array(header.buffer),
     ringHalfwords: new Uint16Array(header.buffer),
     ringMask: entries - 1,
@@ -79,7 +86,7 @@ export function openBuffers(
     mappings: [region, header],
   };
   const base = Number(region.address);
-  for (let buffer = entries - 1; buffer >= 0; buffer--) {
+  for (let buffer = all - 1; buffer >= 0; buffer--) {
     // User addresses are below 2^47, exact as a number.
     const address = base + buffer * bufferBytes;
     buffers.addressLow[buffer] = address | 0;

@@ -11,6 +11,7 @@ import {
   acceptConnection,
   closeDescriptor,
   openSocket,
+  readLocalAddress,
   readPeerAddress,
   setLongLived,
   setNoDelay,
@@ -46,6 +47,7 @@ import {
   type UringBuffers,
 } from './uring-buffers.ts';
 import { OP_IGNORED, UringEntries } from './uring-entries.ts';
+import { WriteBuffers } from './write-buffers.ts';
 
 /** Operations that only this engine knows, besides OP_IGNORED; OP_… of the interface are below them. */
 const OP_WAKE = 17;
@@ -74,7 +76,10 @@ export class UringEngine implements Proactor, PumpHost {
   readonly #ring: Ring;
   readonly #words: Int32Array;
   readonly #entries: UringEntries;
+  readonly memory: Uint8Array;
+  readonly readLocal = readLocalAddress;
   readonly #buffers: UringBuffers;
+  readonly #writes: WriteBuffers;
   readonly #pump: SplicePump;
   readonly #wakeFd: number;
   #eventCount = 0;
@@ -98,6 +103,8 @@ export class UringEngine implements Proactor, PumpHost {
     this.#buffers = buffers;
     this.bufferBytes = buffers.bufferBytes;
     this.bufferCount = buffers.count;
+    this.memory = buffers.memory;
+    this.#writes = new WriteBuffers(buffers.count);
     this.#wakeFd = options.wakeFd;
     const endpoints = options.slots * 2;
     this.#socket = new Int32Array(endpoints);
@@ -383,8 +390,12 @@ export class UringEngine implements Proactor, PumpHost {
     this.#pump.stop(endpoint, generation);
   }
 
+  takeBuffer(): number {
+    return this.#writes.take();
+  }
+
   releaseBuffer(buffer: number): void {
-    returnBuffer(this.#buffers, buffer);
+    if (!this.#writes.give(buffer)) returnBuffer(this.#buffers, buffer);
   }
 
   hasBuffer(): boolean {
@@ -396,7 +407,7 @@ export class UringEngine implements Proactor, PumpHost {
   }
 
   buffersInUse(): number {
-    return this.#buffers.inUse;
+    return this.#buffers.inUse + this.#writes.inUse;
   }
 
   readonly readPeer = readPeerAddress;

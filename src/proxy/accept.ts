@@ -3,8 +3,9 @@
 // become sessions as others end.
 
 import { EAGAIN, ECANCELED, isConnectionError } from '../sys/errno.ts';
-import { admit, reject } from './admit.ts';
+import { admit } from './admit.ts';
 import { REJECT_MAX_CONNECTIONS } from './close-reason.ts';
+import { reject } from './end.ts';
 import {
   CONTROL_PARKED,
   CONTROL_PARKED_COUNT,

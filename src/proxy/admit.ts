@@ -27,15 +27,24 @@ import {
   REJECT_NO_BACKEND,
 } from './close-reason.ts';
 import { ticksOf } from './deadlines.ts';
-import { closeEndpoint, endSession, releaseReserved, settleClosing } from './end.ts';
+import {
+  closeEndpoint,
+  endSession,
+  reject,
+  rejectHeld,
+  releaseReserved,
+  settleClosing,
+} from './end.ts';
+import { awaitHeader, isTrusted, readClient, takeConnection } from './proxy-header.ts';
 import { startRelay } from './relay.ts';
-import { recordOpening, recordRejection } from './session-records.ts';
+import { recordOpening } from './session-records.ts';
 import {
   bumpGeneration,
-  initSession,
+  MAPPED_WORD,
   STATE_CLOSING,
   STATE_CONNECTING,
   STATE_RELAYING,
+  setClient,
 } from './sessions.ts';
 import {
   countConnect,
@@ -43,9 +52,7 @@ import {
   STAT_ACCESS_DRY_RUN,
   STAT_BOUND_SESSIONS,
   STAT_COUNTRY_OPENED,
-  STAT_CURRENT,
   STAT_FAIL_OPEN,
-  STAT_REJECTED,
   STAT_RETRIES,
   STAT_TIER,
   STAT_UNBOUND_SESSIONS,
@@ -53,41 +60,50 @@ import {
 import { backendFailed } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
-/** IPv4 clients are keyed as IPv4-mapped IPv6, so that they never meet an IPv6 client's key. */
-const MAPPED_WORD = 0xffff;
 const NO_CLIENT = -1;
-const NO_ENDPOINT = -1;
-
-/** Turns a connection away that is no session yet: RST, and counted. */
-export function reject(worker: WorkerState, socket: number, reason: number): void {
-  worker.stats.totals[STAT_REJECTED + reason]++;
-  if (worker.recorder !== null) recordRejection(worker, worker.recorder, reason);
-  worker.engine.reset(NO_ENDPOINT, socket);
-}
+const NO_SLOT = -1;
 
 /** Makes an accepted connection a session, or turns it away: then the result is false. */
 export function admit(worker: WorkerState, listener: number, socket: number): boolean {
-  const { engine, peer, options, stats } = worker;
+  const { engine, peer, options } = worker;
   if (worker.recorder !== null) worker.recorder.listenerNow = listener;
   if (engine.readPeer(socket, peer) < 0) {
     reject(worker, socket, REJECT_CLIENT_GONE);
     return false;
   }
   const app = options.listeners[listener].app;
+  if (worker.proxyIn.accept !== 0 && isTrusted(worker)) return awaitHeader(worker, app, socket);
+  return admitClient(worker, app, socket, NO_SLOT);
+}
+
+/** The same for a connection that has a slot since its PROXY header was waited for. */
+export function admitHeld(worker: WorkerState, slot: number): void {
+  const { sessions } = worker;
+  const socket = sessions.sockets[slot * 2] - 1;
+  if (worker.recorder !== null) worker.recorder.listenerNow = worker.recorder.listener[slot];
+  if (readClient(worker, slot) < 0) rejectHeld(worker, slot, REJECT_CLIENT_GONE);
+  else admitClient(worker, sessions.app[slot], socket, slot);
+}
+
+function turnAway(worker: WorkerState, socket: number, held: number, reason: number): boolean {
+  if (held === NO_SLOT) reject(worker, socket, reason);
+  else rejectHeld(worker, held, reason);
+  return false;
+}
+
+/** The client is the one in `worker.peer`; `held` is the slot the connection has already, or NO_SLOT. */
+function admitClient(worker: WorkerState, app: number, socket: number, held: number): boolean {
+  const { peer, options, stats } = worker;
   const mapped = peer.family === 4 ? MAPPED_WORD : peer.w2;
   const country =
     peer.family === 4
       ? lookupIPv4(worker.geo, peer.w3)
       : lookupIPv6(worker.geo, peer.w0, peer.w1, peer.w2, peer.w3);
   if (worker.access !== null && isKeptOut(worker, worker.access, app, mapped, country)) {
-    reject(worker, socket, REJECT_ACCESS_DENIED);
-    return false;
+    return turnAway(worker, socket, held, REJECT_ACCESS_DENIED);
   }
   const limitRow = checkClientLimits(worker);
-  if (limitRow < PASS) {
-    reject(worker, socket, -2 - limitRow);
-    return false;
-  }
+  if (limitRow < PASS) return turnAway(worker, socket, held, -2 - limitRow);
   const row = acquireClient(
     worker.clients,
     peer.w0,
@@ -100,8 +116,8 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
   );
   if (row === NO_CLIENT) stats.totals[STAT_UNBOUND_SESSIONS]++;
   const backend = chooseBackend(worker, app, country, row);
-  const slot = backend < 0 ? -1 : takeSlot(worker.sessions.slots);
-  if (slot < 0) {
+  const slot = backend < 0 || held >= 0 ? held : takeSlot(worker.sessions.slots);
+  if (backend < 0 || slot < 0) {
     if (row !== NO_CLIENT) releaseClient(worker.clients, row, worker.clientClock[0]);
     if (limitRow !== PASS) releaseClient(worker.clients, limitRow, worker.clientClock[0]);
     if (backend >= 0) releaseBackend(worker.backendState, backend);
@@ -111,10 +127,10 @@ export function admit(worker: WorkerState, listener: number, socket: number): bo
         : backend === ALL_FULL
           ? REJECT_HARD_LIMIT
           : REJECT_NO_BACKEND;
-    reject(worker, socket, reason);
-    return false;
+    return turnAway(worker, socket, held, reason);
   }
-  openSession(worker, slot, socket, app, country, row);
+  if (held === NO_SLOT) takeConnection(worker, slot, socket, app);
+  openSession(worker, slot, country, row);
   worker.sessions.limitRow[slot] = limitRow + 1;
   if (worker.recorder !== null) recordOpening(worker.recorder, slot);
   connectTo(worker, slot, backend);
@@ -152,28 +168,13 @@ function chooseBackend(worker: WorkerState, app: number, country: number, row: n
   return reserveBackend(worker.selector, app, country, worker.failed, 0);
 }
 
-function openSession(
-  worker: WorkerState,
-  slot: number,
-  socket: number,
-  app: number,
-  country: number,
-  row: number,
-): void {
-  const { sessions, options, peer, stats } = worker;
-  initSession(sessions, slot, worker.clock);
-  sessions.sockets[slot * 2] = socket + 1;
-  sessions.sockets[slot * 2 + 1] = 0;
-  sessions.clientWords[slot * 4] = peer.w0;
-  sessions.clientWords[slot * 4 + 1] = peer.w1;
-  sessions.clientWords[slot * 4 + 2] = peer.family === 4 ? MAPPED_WORD : peer.w2;
-  sessions.clientWords[slot * 4 + 3] = peer.w3;
-  sessions.clientPort[slot] = peer.port;
-  sessions.app[slot] = app;
+/** The slot, which has its connection already, is a session of the client in `worker.peer`. */
+function openSession(worker: WorkerState, slot: number, country: number, row: number): void {
+  const { sessions, options, stats } = worker;
+  setClient(sessions, slot, worker.peer);
   sessions.country[slot] = country;
   sessions.clientRow[slot] = row + 1;
   sessions.state[slot] = STATE_CONNECTING;
-  stats.totals[STAT_CURRENT]++;
   stats.totals[STAT_COUNTRY_OPENED + country]++;
   setTimerTicks(worker.timers, slot, ticksOf(options.connectTimeoutMs));
 }
@@ -194,6 +195,7 @@ function connectTo(worker: WorkerState, slot: number, backend: number): void {
     snapshot.country[backend],
     country,
   );
+  sessions.headerOut[slot] = snapshot.proxyProtocol[backend];
   const family = snapshot.family[backend];
   const socket = engine.openSocket(family);
   if (socket < 0) {

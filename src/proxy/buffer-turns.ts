@@ -4,7 +4,7 @@
 
 import { REASON_BUFFERS_EXHAUSTED } from './close-reason.ts';
 import { endSession } from './end.ts';
-import { RECEIVE_ARMED, RECEIVE_STARVED, STATE_RELAYING } from './sessions.ts';
+import { RECEIVE_ARMED, RECEIVE_STARVED, STATE_HEADER, STATE_RELAYING } from './sessions.ts';
 import { STAT_BUFFER_WAITS } from './stats.ts';
 import { TICK_MS, type WorkerState } from './worker-state.ts';
 
@@ -61,7 +61,8 @@ export function feedStarved(worker: WorkerState): void {
     worker.starvedHead = (worker.starvedHead + 1) % starved.length;
     worker.starvedCount--;
     worker.starvedListed[endpoint] = 0;
-    if (sessions.state[endpoint >> 1] !== STATE_RELAYING) continue;
+    const state = sessions.state[endpoint >> 1];
+    if (state !== STATE_RELAYING && state !== STATE_HEADER) continue;
     if (sessions.receiving[endpoint] === RECEIVE_STARVED) armReceive(worker, endpoint);
   }
   if (worker.starvedCount === 0 || worker.clock[0] < worker.relieveAt[0]) return;

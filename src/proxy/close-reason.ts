@@ -44,6 +44,12 @@ export const CLOSE_REASONS: readonly ReasonText[] = [
   { name: 'drained', help: 'Still open when the drain of its backend was to be over' },
 ];
 
+/**
+ * A connection that is turned away while it has a slot already (STATE_HEADER) ends for REJECTED + its rejection number:
+ * the counters of rejections follow those of close reasons, so STAT_END + that is STAT_REJECTED + the number.
+ */
+export const REJECTED = 32;
+
 export const REJECT_NO_BACKEND = 0;
 export const REJECT_HARD_LIMIT = 1;
 export const REJECT_MAX_CONNECTIONS = 2;
@@ -51,14 +57,18 @@ export const REJECT_CLIENT_GONE = 3;
 export const REJECT_RATE_LIMITED = 4;
 export const REJECT_CLIENT_SESSIONS = 5;
 export const REJECT_ACCESS_DENIED = 6;
+export const REJECT_PROXY_HEADER_INVALID = 7;
+export const REJECT_PROXY_HEADER_TIMEOUT = 8;
 
 /** By rejection number. */
 export const REJECT_REASONS: readonly ReasonText[] = [
   { name: 'no_backend', help: 'No backend of the app may take a new client' },
   { name: 'hard_limit', help: 'Every backend that could take it is at its hard limit' },
   { name: 'max_connections', help: 'No session slot was free' },
-  { name: 'client_gone', help: 'The client had left before it was accepted' },
+  { name: 'client_gone', help: 'The client had left before it was accepted, or named' },
   { name: 'rate_limited', help: 'The client address opens connections faster than allowed' },
   { name: 'client_sessions', help: 'The client address has as many sessions as allowed' },
   { name: 'access_denied', help: 'The access list denies the client address' },
+  { name: 'proxy_header_invalid', help: 'A trusted proxy sent no valid PROXY header' },
+  { name: 'proxy_header_timeout', help: 'A trusted proxy did not send its PROXY header in time' },
 ];

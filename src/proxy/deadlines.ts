@@ -2,9 +2,21 @@
 // looks at the real deadline and is set again, so an exchange costs no timer work.
 
 import { advanceToTick, clearTimer, setTimer, setTimerTicks } from '../base/timer-wheel.ts';
-import { REASON_HALF_CLOSED_TIMEOUT, REASON_IDLE_TIMEOUT } from './close-reason.ts';
+import {
+  REASON_HALF_CLOSED_TIMEOUT,
+  REASON_IDLE_TIMEOUT,
+  REJECT_PROXY_HEADER_TIMEOUT,
+} from './close-reason.ts';
 import { endSession } from './end.ts';
-import { OPEN, type Sessions, STATE_CONNECTING, STATE_RELAYING } from './sessions.ts';
+import { turnAway } from './proxy-header.ts';
+import {
+  HEADER_NONE,
+  OPEN,
+  type Sessions,
+  STATE_CONNECTING,
+  STATE_HEADER,
+  STATE_RELAYING,
+} from './sessions.ts';
 import { TICK_MS, type WorkerState } from './worker-state.ts';
 
 /** A time-out as whole ticks of the wheel, never early: the wheel's time is the start of the current tick. */
@@ -20,7 +32,17 @@ export function runTimers(worker: WorkerState): void {
     const slot = timers.fired[index];
     if (sessions.state[slot] === STATE_CONNECTING) reviewConnecting(worker, slot);
     else if (sessions.state[slot] === STATE_RELAYING) reviewRelaying(worker, slot);
+    else if (sessions.state[slot] === STATE_HEADER) reviewHeader(worker, slot);
   }
+}
+
+function reviewHeader(worker: WorkerState, slot: number): void {
+  const { sessions } = worker;
+  // Read, and about to be admitted.
+  if (sessions.headerIn[slot] !== HEADER_NONE) return;
+  const deadline = sessions.acceptedAt[slot] + worker.proxyIn.timeoutMs;
+  if (worker.clock[0] < deadline) setTimer(worker.timers, slot, deadline);
+  else turnAway(worker, slot, REJECT_PROXY_HEADER_TIMEOUT);
 }
 
 function reviewConnecting(worker: WorkerState, slot: number): void {

@@ -13,23 +13,50 @@ import {
   REASON_IDLE_TIMEOUT,
   REASON_NONE,
   REASON_SHUTDOWN,
+  REJECTED,
 } from './close-reason.ts';
-import { recordEnd } from './session-records.ts';
+import { recordEnd, recordRejection } from './session-records.ts';
 import {
   ENDED_PASSED,
   type Sessions,
   STATE_CLOSING,
   STATE_FREE,
+  STATE_HEADER,
   STATE_RELAYING,
 } from './sessions.ts';
 import { GLOBAL_SESSIONS } from './shared.ts';
-import { countDuration, STAT_COUNTRY_ENDED, STAT_CURRENT, STAT_END } from './stats.ts';
+import {
+  countDuration,
+  STAT_COUNTRY_ENDED,
+  STAT_COUNTRY_OPENED,
+  STAT_CURRENT,
+  STAT_END,
+  STAT_REJECTED,
+} from './stats.ts';
 import { judgeEnd } from './verdict.ts';
 import type { WorkerState } from './worker-state.ts';
 
 /** Bits of `resetOnClose`, by side. */
 const RESET_CLIENT = 1;
 const RESET_BACKEND = 2;
+const NO_ENDPOINT = -1;
+
+/** Turns a connection away that has no slot: RST, and counted. */
+export function reject(worker: WorkerState, socket: number, reason: number): void {
+  worker.stats.totals[STAT_REJECTED + reason]++;
+  if (worker.recorder !== null) recordRejection(worker, worker.recorder, reason);
+  worker.engine.reset(NO_ENDPOINT, socket);
+}
+
+/** The same for one that has a slot since its PROXY header was waited for; the client is the one in `worker.peer`. */
+export function rejectHeld(worker: WorkerState, slot: number, reason: number): void {
+  const { recorder } = worker;
+  if (recorder !== null) {
+    recorder.listenerNow = recorder.listener[slot];
+    recordRejection(worker, recorder, reason);
+  }
+  endSession(worker, slot, REJECTED + reason);
+}
 
 /**
  * Ends the session for `reason`: by FIN when it completed, by RST otherwise, because a truncated stream must not look
@@ -41,6 +68,10 @@ export function endSession(worker: WorkerState, slot: number, reason: number): v
   assert(sessions.state[slot] !== STATE_FREE, 'Ended a session that is not open');
   assert(reason !== REASON_NONE, 'A session ended without a reason');
   if (sessions.state[slot] === STATE_RELAYING) judgeEnd(worker, slot, reason);
+  // Never admitted, so not counted as opened yet.
+  if (sessions.state[slot] === STATE_HEADER && reason < REJECTED) {
+    worker.stats.totals[STAT_COUNTRY_OPENED + sessions.country[slot]]++;
+  }
   sessions.state[slot] = STATE_CLOSING;
   sessions.reason[slot] = reason;
   sessions.resetOnClose[slot] = sidesToReset(sessions, slot, reason);
@@ -102,7 +133,8 @@ export function settleClosing(worker: WorkerState, slot: number): void {
 function finishSession(worker: WorkerState, slot: number): void {
   const { sessions, stats } = worker;
   const client = slot * 2;
-  if (worker.recorder !== null) recordEnd(worker, worker.recorder, slot);
+  const { recorder } = worker;
+  if (recorder !== null && sessions.reason[slot] < REJECTED) recordEnd(worker, recorder, slot);
   closeEndpoint(worker, client, sessions.resetOnClose[slot] & RESET_CLIENT);
   closeEndpoint(worker, client + 1, sessions.resetOnClose[slot] >> 1);
   releaseReserved(worker, slot);
@@ -110,8 +142,10 @@ function finishSession(worker: WorkerState, slot: number): void {
   releaseRow(worker, sessions.limitRow, slot);
   stats.totals[STAT_END + sessions.reason[slot]]++;
   stats.totals[STAT_CURRENT]--;
-  stats.totals[STAT_COUNTRY_ENDED + sessions.country[slot]]++;
-  countDuration(stats, worker.clock, sessions.acceptedAt, slot);
+  if (sessions.reason[slot] < REJECTED) {
+    stats.totals[STAT_COUNTRY_ENDED + sessions.country[slot]]++;
+    countDuration(stats, worker.clock, sessions.acceptedAt, slot);
+  }
   clearTimer(worker.timers, slot);
   sessions.state[slot] = STATE_FREE;
   freeSlot(sessions.slots, slot);

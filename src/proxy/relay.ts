@@ -16,13 +16,16 @@ import {
 } from './close-reason.ts';
 import { noteHalfClose } from './deadlines.ts';
 import { discardQueue, endSession, settleClosing } from './end.ts';
+import { holdHeader, nextHeld, writeHeader } from './proxy-header-out.ts';
 import {
   ENDED_ERROR,
   ENDED_FIN,
   ENDED_PASSED,
+  HEADER_NONE,
   OPEN,
   RECEIVE_ARMED,
   RECEIVE_CANCELLING,
+  RECEIVE_HELD,
   RECEIVE_IDLE,
   RECEIVE_PUMP_STOPPING,
   RECEIVE_PUMPING,
@@ -44,8 +47,44 @@ const NODELAY_AT_SEND = 1;
 
 /** Both sides are connected. */
 export function startRelay(worker: WorkerState, slot: number): void {
-  armReceive(worker, slot * 2);
-  armReceive(worker, slot * 2 + 1);
+  const { sessions } = worker;
+  const client = slot * 2;
+  const plain = sessions.headerOut[slot] === 0 && sessions.headerIn[slot] === HEADER_NONE;
+  if (plain) armReceive(worker, client);
+  armReceive(worker, client + 1);
+  if (plain) return;
+  for (let entry = sessions.queueHead[client]; entry !== 0; entry = worker.bufferNext[entry - 1]) {
+    countBytes(worker, client, worker.bufferBytes[entry - 1]);
+  }
+  startUp(worker, slot);
+}
+
+/** Starts the direction up: the PROXY header first, if the backend wants one, then what came behind the client's own. */
+function startUp(worker: WorkerState, slot: number): void {
+  const { sessions } = worker;
+  const client = slot * 2;
+  if (sessions.headerOut[slot] !== 0) {
+    const buffer = writeHeader(worker, slot);
+    if (buffer < 0) {
+      sessions.receiving[client] = RECEIVE_HELD;
+      holdHeader(worker, slot);
+      return;
+    }
+    sessions.receiving[client] = RECEIVE_IDLE;
+    if (!sendBuffer(worker, client + 1, buffer)) {
+      continueReceive(worker, client);
+      return;
+    }
+  }
+  sendNext(worker, client + 1);
+}
+
+/** Sessions whose PROXY header waits for a buffer take their turn. */
+export function feedOwed(worker: WorkerState): void {
+  for (let turns = worker.owedCount; turns > 0; turns--) {
+    const slot = nextHeld(worker);
+    if (slot >= 0) startUp(worker, slot);
+  }
 }
 
 export function onReceive(
@@ -142,14 +181,14 @@ function noteFullness(worker: WorkerState, endpoint: number, bytes: number): voi
 }
 
 /** Ends the receive in flight; its last event continues. */
-function stopReceive(worker: WorkerState, endpoint: number): void {
+export function stopReceive(worker: WorkerState, endpoint: number): void {
   const { sessions, engine } = worker;
   if (sessions.receiving[endpoint] !== RECEIVE_ARMED) return;
   sessions.receiving[endpoint] = RECEIVE_CANCELLING;
   engine.cancelReceive(endpoint, sessions.generation[endpoint >> 1]);
 }
 
-function enqueue(worker: WorkerState, endpoint: number, buffer: number): void {
+export function enqueue(worker: WorkerState, endpoint: number, buffer: number): void {
   const { sessions, bufferNext } = worker;
   bufferNext[buffer] = 0;
   const tail = sessions.queueTail[endpoint];

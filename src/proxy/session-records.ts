@@ -149,6 +149,12 @@ export function recordOpening(recorder: Recorder, slot: number): void {
   recorder.sampled[slot] = draw(recorder.random) < recorder.drawBelow ? 1 : 0;
 }
 
+/** A connection has a slot, and may yet become a session. */
+export function awaitOpening(recorder: Recorder, slot: number): void {
+  recorder.listener[slot] = recorder.listenerNow;
+  recorder.sampled[slot] = 0;
+}
+
 /** A session has ended; its slot still holds everything. */
 export function recordEnd(worker: WorkerState, recorder: Recorder, slot: number): void {
   const reason = worker.sessions.reason[slot];

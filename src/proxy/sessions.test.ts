@@ -34,7 +34,7 @@ test('initSession() clears every field that a session before may have left', () 
   }
   // Set by admit() itself, or meaningless until the field that counts them says otherwise.
   const set = ['sockets', 'backend', 'incarnation', 'clientRow', 'app', 'country', 'state', 'free'];
-  set.push('clientWords', 'clientPort', 'tier');
+  set.push('clientWords', 'clientPort', 'tier', 'headerWords');
   const counted = ['failed', 'sendOffset', 'sentAt', 'attemptAt', 'generation', 'pending'];
   initSession(sessions, 2, Float64Array.of(1000));
   for (const [name, field] of Object.entries(sessions)) {

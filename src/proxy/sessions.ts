@@ -7,12 +7,16 @@
 // open sessions, is in shared memory: the same arrays, written once by the worker, read by the control plane as they are.
 
 import { createSlotPool, type SlotPool } from '../base/slot-pool.ts';
+import { isMappedIPv4 } from '../route/address-text.ts';
+import type { PeerAddress } from '../sys/socket.ts';
 
 export const STATE_FREE = 0;
 export const STATE_CONNECTING = 1;
 export const STATE_RELAYING = 2;
 /** Ended; waits for the last events of its operations, then its sockets are closed and the slot freed. */
 export const STATE_CLOSING = 3;
+/** A trusted proxy connected: no session before its PROXY header says for whom. Only the client's socket is open. */
+export const STATE_HEADER = 4;
 
 /** What an endpoint's receive side is doing. */
 export const RECEIVE_IDLE = 0;
@@ -22,6 +26,18 @@ export const RECEIVE_CANCELLING = 2;
 export const RECEIVE_STARVED = 3;
 export const RECEIVE_PUMPING = 4;
 export const RECEIVE_PUMP_STOPPING = 5;
+/** The backend must get its PROXY header first, and no buffer was free to write it. */
+export const RECEIVE_HELD = 6;
+
+/** The PROXY header that a trusted proxy sends. */
+export const HEADER_NONE = 0;
+/** Read, and it names nobody: the peer itself is the client. */
+export const HEADER_LOCAL = 1;
+/** Read; `headerWords` are the addresses it names. */
+export const HEADER_PROXIED = 2;
+/** Words per slot of `headerWords`: address and port of the client, then of what it connected to. */
+export const HEADER_WORDS = 10;
+export const HEADER_DESTINATION = 5;
 
 /** How a direction ended. */
 export const OPEN = 0;
@@ -31,6 +47,9 @@ export const ENDED_FIN = 1;
 export const ENDED_PASSED = 2;
 /** The source failed: the session is reset once what it sent before is delivered. */
 export const ENDED_ERROR = 3;
+
+/** IPv4 addresses are kept as IPv4-mapped IPv6, so that they never meet an IPv6 address. */
+export const MAPPED_WORD = 0xffff;
 
 /** Bytes per slot of the shared part: four float64, ten int32, three uint16, a byte. */
 const SHARED_BYTES = 79;
@@ -84,6 +103,11 @@ export interface Sessions extends SharedSessions {
   readonly trial: Int32Array;
   readonly lastError: Int16Array;
   readonly longLived: Uint8Array;
+  /** HEADER_…: the PROXY header that came. */
+  readonly headerIn: Uint8Array;
+  readonly headerWords: Int32Array;
+  /** Version of the PROXY header that the backend must get before anything else; 0 = none, or it is sent. */
+  readonly headerOut: Uint8Array;
   /** Which sides are closed by RST: 1 the client, 2 the backend. */
   readonly resetOnClose: Uint8Array;
   readonly attemptAt: Float64Array;
@@ -160,6 +184,9 @@ export function createSessions(shared: SharedArrayBuffer, attemptsMax: number): 
     lastError: new Int16Array(capacity),
     trial: new Int32Array(capacity),
     longLived: new Uint8Array(capacity),
+    headerIn: new Uint8Array(capacity),
+    headerWords: new Int32Array(capacity * HEADER_WORDS),
+    headerOut: new Uint8Array(capacity),
     resetOnClose: new Uint8Array(capacity),
     attemptAt: new Float64Array(capacity),
     connectedAt: new Float64Array(capacity),
@@ -189,6 +216,8 @@ export function initSession(sessions: Sessions, slot: number, clock: Float64Arra
   sessions.trial[slot] = 0;
   sessions.limitRow[slot] = 0;
   sessions.longLived[slot] = 0;
+  sessions.headerIn[slot] = HEADER_NONE;
+  sessions.headerOut[slot] = 0;
   sessions.resetOnClose[slot] = 0;
   sessions.acceptedAt[slot] = clock[0];
   sessions.connectedAt[slot] = 0;
@@ -208,6 +237,31 @@ export function initSession(sessions: Sessions, slot: number, clock: Float64Arra
     sessions.bulkWanted[endpoint] = 0;
     sessions.bytes[endpoint] = 0;
   }
+}
+
+/** Notes who the client is; IPv4 as IPv4-mapped IPv6. */
+export function setClient(sessions: Sessions, slot: number, peer: PeerAddress): void {
+  storeAddress(sessions.clientWords, slot * 4, peer);
+  sessions.clientPort[slot] = peer.port;
+}
+
+/** Stores four words; IPv4 as IPv4-mapped IPv6. */
+export function storeAddress(words: Int32Array, at: number, address: PeerAddress): void {
+  words[at] = address.w0;
+  words[at + 1] = address.w1;
+  words[at + 2] = address.family === 4 ? MAPPED_WORD : address.w2;
+  words[at + 3] = address.w3;
+}
+
+/** The reverse of storeAddress(). */
+export function loadAddress(words: Int32Array, at: number, port: number, to: PeerAddress): void {
+  const mapped = isMappedIPv4(words[at], words[at + 1], words[at + 2]);
+  to.family = mapped ? 4 : 6;
+  to.w0 = words[at];
+  to.w1 = words[at + 1];
+  to.w2 = mapped ? 0 : words[at + 2];
+  to.w3 = words[at + 3];
+  to.port = port;
 }
 
 /** A new 24-bit generation, never 0, so that events of operations started before are recognised as late. */

@@ -2,7 +2,7 @@
 // plane at any time. Aligned 64-bit stores do not tear, so plain loads and stores do.
 
 import { BACKENDS_MAX, COUNTRIES_MAX } from '../limits.ts';
-import { CLOSE_REASONS, REJECT_REASONS } from './close-reason.ts';
+import { CLOSE_REASONS, REJECT_REASONS, REJECTED } from './close-reason.ts';
 
 export const STAT_CONNECTIONS = 0;
 export const STAT_CURRENT = 1;
@@ -24,7 +24,7 @@ export const STAT_SLOTS = 15;
 /** By close reason. */
 export const STAT_END = 16;
 /** By rejection reason. */
-export const STAT_REJECTED = STAT_END + 32;
+export const STAT_REJECTED = STAT_END + REJECTED;
 /** By errno, 0 to 255. */
 export const STAT_ACCEPT_ERRORS = STAT_REJECTED + 32;
 /** By country index of the client: sessions opened, and of those ended. */
@@ -68,7 +68,7 @@ export interface WorkerStats {
 }
 
 export function createWorkerStats(): SharedArrayBuffer {
-  if (CLOSE_REASONS.length > 32 || REJECT_REASONS.length > 32) {
+  if (CLOSE_REASONS.length > REJECTED || REJECT_REASONS.length > 32) {
     throw new RangeError('Cannot lay out worker stats: more than 32 reasons');
   }
   if (CONNECT_MS_BUCKETS.length >= 16) {

@@ -2,6 +2,7 @@
 
 import { createTimerWheel, type TimerWheel } from '../base/timer-wheel.ts';
 import type { Proactor } from '../engine/proactor.ts';
+import { WRITE_BUFFERS } from '../engine/write-buffers.ts';
 import { type AccessList, openAccessList } from '../route/access-list.ts';
 import { type BackendState, openBackendState } from '../route/backend-state.ts';
 import type { BreakerPolicy } from '../route/breaker.ts';
@@ -11,6 +12,8 @@ import { createSelector, type Selector, useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { type ClientLimits, NO_LIMITS } from './client-limits.ts';
+import { PROXY_HEADER_BYTES_MAX } from './proxy-protocol.ts';
+import type { ProxyExtras } from './proxy-protocol-write.ts';
 import {
   createRecorder,
   RECORD_ALL,
@@ -36,6 +39,38 @@ export interface ListenerOptions {
   readonly port: number;
   readonly v6Only: boolean;
 }
+
+/** Connections from trusted proxies must begin with a PROXY header. */
+export interface ProxyInOptions {
+  /** PROXY_ACCEPT_… of proxy-protocol.ts; 0 = off. */
+  readonly accept: number;
+  /** See route/prefix-list.ts. */
+  readonly trusted: Int32Array;
+  readonly timeoutMs: number;
+}
+
+/** Parts of headers up to this are kept by slot: all of version 1, and most of version 2. */
+export const HEADER_PART_BYTES = 128;
+
+/** What came of PROXY headers that are not whole yet. */
+export interface HeaderParts {
+  /** HEADER_PART_BYTES per slot; untouched ones cost no memory. */
+  readonly parts: Uint8Array;
+  /** By slot. */
+  readonly bytes: Uint8Array;
+  /** For a part and what came behind it. */
+  readonly scratch: Uint8Array;
+}
+
+function createHeaderParts(slots: number): HeaderParts {
+  return {
+    parts: new Uint8Array(slots * HEADER_PART_BYTES),
+    bytes: new Uint8Array(slots),
+    scratch: new Uint8Array(HEADER_PART_BYTES + PROXY_HEADER_BYTES_MAX),
+  };
+}
+
+const PROXY_IN_OFF: ProxyInOptions = { accept: 0, trusted: new Int32Array(0), timeoutMs: 0 };
 
 /** The settings the data plane reads; times in ms or s as named, 0 = never where a timeout may be off. */
 export interface WorkerOptions {
@@ -66,6 +101,10 @@ export interface WorkerOptions {
   readonly accessDryRun?: boolean;
   /** What the session log records; its memory says whether anything is. */
   readonly records?: RecordOptions;
+  /** Absent = off. */
+  readonly proxyIn?: ProxyInOptions;
+  /** This POP's region, for backends that get a PROXY header of version 2. */
+  readonly popRegion?: string;
 }
 
 /** Shared memory the worker is handed; see the files that lay each of them out. */
@@ -100,6 +139,7 @@ export interface WorkerState {
   readonly limits: ClientLimits;
   /** null: the session log is off. */
   readonly recorder: Recorder | null;
+  readonly proxyIn: ProxyInOptions;
   /** Called when a breaker opened or closed (route/breaker.ts). */
   onBreaker: (backend: number, change: number) => void;
   readonly timers: TimerWheel;
@@ -109,6 +149,10 @@ export interface WorkerState {
   readonly clientClock: Float64Array;
   /** Scratch for the client being admitted. */
   readonly peer: PeerAddress;
+  /** Scratch for what a PROXY header names besides `peer`, and says besides addresses. */
+  readonly destination: PeerAddress;
+  readonly extras: ProxyExtras;
+  readonly headerParts: HeaderParts;
   /** Scratch for backends that failed this client. */
   readonly failed: Int32Array;
 
@@ -134,10 +178,19 @@ export interface WorkerState {
   readonly starvedAt: Float64Array;
   /** One element: not before this time are sessions ended to free buffers, ms. */
   readonly relieveAt: Float64Array;
+  /** The same for slots whose PROXY header waits for a buffer to be written into. */
+  readonly owed: Int32Array;
+  owedHead: number;
+  owedCount: number;
+  readonly owedListed: Uint8Array;
   publicationsSeen: number;
   /** Slots still to be looked at for sessions of draining backends, and the next of them (drain.ts). */
   drainLeft: number;
   drainSlot: number;
+}
+
+function createExtras(popRegion: string): ProxyExtras {
+  return { country: '', pop: new TextEncoder().encode(popRegion), checksum: true };
 }
 
 export function createWorkerState(
@@ -161,6 +214,7 @@ export function createWorkerState(
   const clock = new Float64Array(1);
   engine.readClock(clock);
   const now = clock[0];
+  const buffers = engine.bufferCount + WRITE_BUFFERS;
   return {
     engine,
     options,
@@ -176,25 +230,33 @@ export function createWorkerState(
     breaker,
     limits: options.limits ?? NO_LIMITS,
     recorder: createRecorder(memory.records, options.records ?? RECORD_ALL, capacity, options.seed),
+    proxyIn: options.proxyIn ?? PROXY_IN_OFF,
     onBreaker: () => {},
     timers: createTimerWheel(capacity, TICK_MS, now),
     clock,
     clientClock: Float64Array.of(Math.floor(now - options.epochMs)),
     peer: { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 },
+    destination: { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 },
+    headerParts: createHeaderParts((options.proxyIn ?? PROXY_IN_OFF).accept === 0 ? 0 : capacity),
+    extras: createExtras(options.popRegion ?? ''),
     failed: new Int32Array(options.connectRetries + 1),
     accepting: new Uint8Array(options.listeners.length),
     acceptPaused: false,
     backoff: Float64Array.of(0, 0),
     held: control[CONTROL_COMMAND] === COMMAND_HOLD,
     draining: false,
-    bufferNext: new Int32Array(engine.bufferCount),
-    bufferBytes: new Int32Array(engine.bufferCount),
+    bufferNext: new Int32Array(buffers),
+    bufferBytes: new Int32Array(buffers),
     starved: new Int32Array(capacity * 2),
     starvedHead: 0,
     starvedCount: 0,
     starvedListed: new Uint8Array(capacity * 2),
     starvedAt: new Float64Array(capacity * 2),
     relieveAt: new Float64Array(1),
+    owed: new Int32Array(capacity),
+    owedHead: 0,
+    owedCount: 0,
+    owedListed: new Uint8Array(capacity),
     publicationsSeen: 0,
     drainLeft: 0,
     drainSlot: 0,

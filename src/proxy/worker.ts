@@ -25,15 +25,16 @@ import {
   reviewAccept,
   takeWaiting,
 } from './accept.ts';
-import { onConnect } from './admit.ts';
+import { admitHeld, onConnect } from './admit.ts';
 import { feedStarved } from './buffer-turns.ts';
 import { REASON_SHUTDOWN } from './close-reason.ts';
 import { runTimers } from './deadlines.ts';
 import { endDrained } from './drain.ts';
 import { endSession } from './end.ts';
-import { onPump, onReceive, onSend } from './relay.ts';
+import { onHeaderReceive } from './proxy-header.ts';
+import { feedOwed, onPump, onReceive, onSend } from './relay.ts';
 import { recordLasting } from './session-records.ts';
-import { STATE_CLOSING, STATE_FREE } from './sessions.ts';
+import { STATE_CLOSING, STATE_FREE, STATE_HEADER } from './sessions.ts';
 import {
   COMMAND_CRASH,
   COMMAND_HAND_OVER,
@@ -87,6 +88,7 @@ export function runBatch(
   totals[STAT_EVENTS] += events;
   runTimers(worker);
   if (worker.recorder !== null) recordLasting(worker, worker.recorder);
+  if (worker.owedCount > 0) feedOwed(worker);
   if (worker.starvedCount > 0) feedStarved(worker);
   totals[STAT_BUFFERS_IN_USE] = worker.engine.buffersInUse();
   totals[STAT_SLOTS] = worker.sessions.slots.fresh;
@@ -112,17 +114,18 @@ function handleEvent(worker: WorkerState, at: number): void {
   }
   const { sessions } = worker;
   const slot = endpoint >> 1;
-  const late =
-    sessions.state[slot] === STATE_FREE ||
-    sessions.generation[slot] !== events[at + EVENT_GENERATION];
+  const state = sessions.state[slot];
+  const late = state === STATE_FREE || sessions.generation[slot] !== events[at + EVENT_GENERATION];
   if (late) {
     // Cannot happen while slots wait for their last event; counted, so that it would be seen if it did.
     worker.stats.totals[STAT_STALE_EVENTS]++;
     if (buffer >= 0 && operation === OP_RECEIVE) worker.engine.releaseBuffer(buffer);
     return;
   }
-  if (operation === OP_RECEIVE) onReceive(worker, endpoint, result, buffer, more);
-  else if (operation === OP_SEND) onSend(worker, endpoint, result);
+  if (operation === OP_RECEIVE) {
+    if (state !== STATE_HEADER) onReceive(worker, endpoint, result, buffer, more);
+    else if (onHeaderReceive(worker, endpoint, result, buffer, more)) admitHeld(worker, slot);
+  } else if (operation === OP_SEND) onSend(worker, endpoint, result);
   else if (operation === OP_CONNECT) onConnect(worker, endpoint, result);
   else if (operation === OP_PUMP) onPump(worker, endpoint, result, buffer, more);
 }

@@ -32,6 +32,7 @@ const backendArbitrary: fc.Arbitrary<RoutingBackend> = fc.record(
     hardLimit: fc.nat(),
     enabled: fc.boolean(),
     draining: fc.boolean(),
+    proxyProtocol: fc.integer({ min: 0, max: 2 }),
   },
   { noNullPrototype: true },
 );
@@ -55,6 +56,7 @@ function readBackend(snapshot: Snapshot, index: number): RoutingBackend {
     hardLimit: snapshot.hardLimit[index],
     enabled: (snapshot.flags[index] & FLAG_ENABLED) !== 0,
     draining: (snapshot.flags[index] & FLAG_DRAINING) !== 0,
+    proxyProtocol: snapshot.proxyProtocol[index],
   };
 }
 

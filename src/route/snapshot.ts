@@ -43,6 +43,8 @@ export interface RoutingBackend {
   readonly hardLimit: number;
   readonly enabled: boolean;
   readonly draining: boolean;
+  /** Version of the PROXY header it gets before anything else; 0 = none. */
+  readonly proxyProtocol: number;
 }
 
 export interface RoutingData {
@@ -82,6 +84,7 @@ export class Snapshot {
   readonly region: Uint8Array;
   readonly family: Uint8Array;
   readonly flags: Uint8Array;
+  readonly proxyProtocol: Uint8Array;
 
   /** First group of an app; the next element ends it (appEnd + 1 elements). */
   readonly appGroupStart: Int32Array;
@@ -133,6 +136,7 @@ export class Snapshot {
     this.region = new Uint8Array(buffer, next(end), end);
     this.family = new Uint8Array(buffer, next(end), end);
     this.flags = new Uint8Array(buffer, next(end), end);
+    this.proxyProtocol = new Uint8Array(buffer, next(end), end);
     this.groupRegion = new Uint8Array(buffer, next(groups), groups);
     this.countryRegion = new Uint8Array(buffer, next(COUNTRIES_MAX), COUNTRIES_MAX);
   }
@@ -161,7 +165,7 @@ export function encodeSnapshot(data: RoutingData): SharedArrayBuffer {
   const groupCount = countGroups(keys);
   const bytes =
     HEADER_WORDS * 8 +
-    backendEnd * (8 + 16 + 4 + 4 + 2 * 4 + 3) +
+    backendEnd * (8 + 16 + 4 + 4 + 2 * 4 + 4) +
     (appEnd + 1) * 4 +
     (groupCount + 1) * 4 +
     groupCount * 3 +
@@ -203,6 +207,7 @@ function checkBackend(backend: RoutingBackend): void {
   checkRange('backend region', backend.region, 0, REGIONS_MAX - 1);
   checkRange('backend country', backend.country, 0, COUNTRIES_MAX - 1);
   checkRange('backend port', backend.port, 0, 0xffff);
+  checkRange('backend PROXY protocol', backend.proxyProtocol, 0, 2);
   checkRange('backend soft limit', backend.softLimit, 0, Number.MAX_SAFE_INTEGER);
   checkRange('backend hard limit', backend.hardLimit, 0, Number.MAX_SAFE_INTEGER);
   if (!(backend.weight >= 0)) {
@@ -226,6 +231,7 @@ function writeBackend(snapshot: Snapshot, backend: RoutingBackend): void {
     snapshot.addressWords[index * 4 + word] = backend.address[word];
   }
   snapshot.port[index] = backend.port;
+  snapshot.proxyProtocol[index] = backend.proxyProtocol;
   snapshot.weight[index] = backend.weight;
   // A limit above 31 bits can never be reached: more sessions than memory holds.
   snapshot.softLimit[index] = Math.min(backend.softLimit, LIMIT_MAX);

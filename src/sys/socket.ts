@@ -122,7 +122,7 @@ export function setNonblocking(fd: number, on: boolean): number {
   return checked(native.fcntl(num(fd), F_SETFL, BigInt(wanted)));
 }
 
-/** The connected peer, as words (see sockaddr.ts) and port, without allocating. */
+/** An end of a connection, as words (see sockaddr.ts) and port, without allocating. */
 export interface PeerAddress {
   /** 4 or 6; an IPv4-mapped IPv6 peer is reported as 4. */
   family: number;
@@ -143,7 +143,17 @@ function networkWord(index: number): number {
 export function readPeerAddress(fd: number, peer: PeerAddress): number {
   scratchWords[LENGTH_WORD] = SOCKADDR_BYTES;
   const result = native.getpeername(num(fd), SOCKADDR_POINTER, LENGTH_POINTER);
-  if (result !== 0) return checked(result);
+  return result === 0 ? takeAddress(peer) : checked(result);
+}
+
+/** The same of this side of the connection, by getsockname(2). */
+export function readLocalAddress(fd: number, local: PeerAddress): number {
+  scratchWords[LENGTH_WORD] = SOCKADDR_BYTES;
+  const result = native.getsockname(num(fd), SOCKADDR_POINTER, LENGTH_POINTER);
+  return result === 0 ? takeAddress(local) : checked(result);
+}
+
+function takeAddress(peer: PeerAddress): number {
   const first = scratchWords[SOCKADDR_WORD];
   peer.port = ((first >>> 8) & 0xff00) | (first >>> 24);
   peer.family = 4;

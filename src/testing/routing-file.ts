@@ -28,12 +28,13 @@ export interface BackendRow {
   readonly draining?: number;
   readonly drainCloseAt?: number;
   readonly drainCloseRate?: number;
+  readonly proxyProtocol?: string;
 }
 
 const COLUMN_NAMES = [
   'id, app, region, country, wg_ip, port, healthy, weight, soft_limit, hard_limit, deleted',
   'check_type, check_port, check_path, check_expect',
-  'draining, drain_close_at, drain_close_rate',
+  'draining, drain_close_at, drain_close_rate, proxy_protocol',
 ].join(', ');
 
 function rowValues(row: BackendRow): (string | number | null)[] {
@@ -56,6 +57,7 @@ function rowValues(row: BackendRow): (string | number | null)[] {
     row.draining ?? 0,
     row.drainCloseAt ?? null,
     row.drainCloseRate ?? null,
+    row.proxyProtocol ?? null,
   ];
 }
 
@@ -76,9 +78,10 @@ export function writeRouting(path: string, rows: readonly BackendRow[]): void {
   try {
     addSpareColumns(db, 'check');
     addSpareColumns(db, 'drain');
+    addSpareColumns(db, 'proxy');
     db.handle.exec('BEGIN IMMEDIATE; DELETE FROM backends');
     const insert = db.handle.prepare(
-      `INSERT INTO backends(${COLUMN_NAMES}) VALUES (${'?'.repeat(18).split('').join()})`,
+      `INSERT INTO backends(${COLUMN_NAMES}) VALUES (${'?'.repeat(19).split('').join()})`,
     );
     for (const row of rows) insert.run(...rowValues(row));
     db.handle.exec('COMMIT');

@@ -3,6 +3,7 @@
 import { compileAccess } from '../control/access-rows.ts';
 import type { PeerAddress } from '../sys/socket.ts';
 import { type AccessRowText, allowedByRows } from './access-reference.ts';
+import { fillAddress } from './sim-clients.ts';
 import { COUNTRIES } from './sim-options.ts';
 import type { SimRandom } from './sim-random.ts';
 import { fail } from './sim-trace.ts';
@@ -55,7 +56,7 @@ export class SimAccess {
 /** Whether the list in force at a worker lets in the client of a connection, `end` being the worker's. */
 export function isLetIn(world: SimWorld, worker: number, end: number): boolean {
   const peer: PeerAddress = { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 };
-  world.readPeer(end, peer);
+  fillAddress(world.clientOf[end ^ 1] as number, world.options.clients, peer);
   const { family, w0, w1, w2, w3 } = peer;
   return allowedByRows(world.workers[worker]?.access.rows ?? [], {
     app: world.listenerOf[end ^ 1] === 0 ? '*' : 'alpha',

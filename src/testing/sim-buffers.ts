@@ -2,14 +2,20 @@
 // The pool knows who holds a buffer, and fails the run when one is released twice, while it is sent, or by nobody.
 
 import { isStillScarce } from '../engine/proactor.ts';
+import { WriteBuffers } from '../engine/write-buffers.ts';
+import type { SimEngineOptions } from './sim-engine-host.ts';
 import { fail } from './sim-trace.ts';
 
 const FREE = 0;
 /** Filled; its event is not handed out yet. */
 const FILLED = 1;
 const HELD = 2;
+/** The origin of what the proxy wrote itself. */
+const WRITTEN = -1;
 
 export class SimBuffers {
+  readonly #bufferBytes: number;
+  readonly #writes: WriteBuffers;
   readonly #state: Uint8Array;
   readonly #locked: Uint8Array;
   readonly #origin: Int32Array;
@@ -23,15 +29,37 @@ export class SimBuffers {
   /** Buffers whose event was handed out and that were not released since. */
   held = 0;
 
-  constructor(count: number, countsEarly: boolean) {
-    this.#state = new Uint8Array(count);
-    this.#locked = new Uint8Array(count);
-    this.#origin = new Int32Array(count);
-    this.#start = new Int32Array(count);
-    this.#bytes = new Int32Array(count);
-    this.#free = Int32Array.from({ length: count }, (_, buffer) => buffer);
-    this.#freeCount = count;
-    this.#countsEarly = countsEarly;
+  constructor({ bufferCount, writeBuffers, bufferBytes, likeEpoll }: SimEngineOptions) {
+    const all = bufferCount + writeBuffers;
+    this.#bufferBytes = bufferBytes;
+    this.#writes = new WriteBuffers(bufferCount, writeBuffers);
+    this.#state = new Uint8Array(all);
+    this.#locked = new Uint8Array(all);
+    this.#origin = new Int32Array(all);
+    this.#start = new Int32Array(all);
+    this.#bytes = new Int32Array(all);
+    this.#free = Int32Array.from({ length: bufferCount }, (_, buffer) => buffer);
+    this.#freeCount = bufferCount;
+    this.#countsEarly = likeEpoll;
+  }
+
+  /** A buffer for the proxy to write into, -1 = none. */
+  takeWritten(): number {
+    const buffer = this.#writes.take();
+    if (buffer < 0) return -1;
+    this.#state[buffer] = HELD;
+    this.#origin[buffer] = WRITTEN;
+    this.#bytes[buffer] = this.#bufferBytes;
+    this.held++;
+    return buffer;
+  }
+
+  isWritten(buffer: number): boolean {
+    return this.#origin[buffer] === WRITTEN;
+  }
+
+  get written(): number {
+    return this.#writes.inUse;
   }
 
   /** A free buffer, -1 = none. The one released last comes first, so that a use after release shows. */
@@ -60,7 +88,7 @@ export class SimBuffers {
     if (this.#locked[buffer] === 1) fail(`Buffer ${buffer} was released while it is sent`);
     this.#state[buffer] = FREE;
     this.held--;
-    this.#free[this.#freeCount++] = buffer;
+    if (!this.#writes.give(buffer)) this.#free[this.#freeCount++] = buffer;
   }
 
   isHeld(buffer: number): boolean {
@@ -94,18 +122,23 @@ export class SimBuffers {
     return this.#bytes[buffer];
   }
 
+  /** The proxy may have moved bytes of an early buffer into this one. */
+  grow(buffer: number): void {
+    this.#bytes[buffer] = this.#bufferBytes;
+  }
+
   /** What the engine says is free. */
   countFree(): number {
     return this.#countsEarly ? this.#freeCount : this.#freeCount + this.#filledCount;
   }
 
   isScarce(): boolean {
-    const count = this.#state.length;
+    const count = this.#free.length;
     this.#isScarce = isStillScarce(this.#isScarce, count - this.countFree(), count);
     return this.#isScarce;
   }
 
   allFree(): boolean {
-    return this.#freeCount === this.#state.length;
+    return this.#freeCount === this.#free.length && this.#writes.inUse === 0;
   }
 }

@@ -18,6 +18,7 @@ import {
   REASON_IDLE_TIMEOUT,
   REASON_NO_DESCRIPTORS,
   REASON_SHUTDOWN,
+  REJECTED,
 } from '../proxy/close-reason.ts';
 import { STATE_CLOSING } from '../proxy/sessions.ts';
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_PHASE, PHASE_DRAINING } from '../proxy/shared.ts';
@@ -27,11 +28,14 @@ import { explainSelection, scoreOf } from '../route/select.ts';
 import { FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT } from '../route/snapshot.ts';
 import { ECANCELED, ENOBUFS, ETIMEDOUT } from '../sys/errno.ts';
 import { isLetIn } from './sim-access.ts';
+import { PROXIES } from './sim-clients.ts';
 import { BACKEND_INDEXES_MAX } from './sim-control.ts';
 import { checkEnd } from './sim-end-checks.ts';
+import { SimHeaderChecks } from './sim-header-checks.ts';
 import { FIN_ARRIVED, FIN_NONE } from './sim-network.ts';
 import { LISTENERS } from './sim-options.ts';
 import { SimRecords } from './sim-records.ts';
+import { SlotRecord, TRIES_MAX } from './sim-slot-record.ts';
 import { checkSlot, checkTables } from './sim-table-checks.ts';
 import { fail } from './sim-trace.ts';
 import type { SimWorker, SimWorld } from './sim-world.ts';
@@ -39,33 +43,6 @@ import type { SimWorker, SimWorld } from './sim-world.ts';
 /** Bytes that could have moved for this long, and did not, are stuck. */
 const STUCK_MS = 1500;
 
-/** What the checks remember of the session in a slot. */
-export class SlotRecord {
-  /** Last time an event moved bytes; last time it brought some from a peer that counts as activity. */
-  readonly movedAt: Float64Array;
-  readonly receivedAt: Float64Array;
-  /** When an end of stream was handed out, Infinity = not yet. */
-  readonly halfAt: Float64Array;
-  readonly connectAt: Float64Array;
-  readonly connectResult: Int32Array;
-  /** Backend indexes tried by the session, 8 per slot. */
-  readonly tried: Int32Array;
-  readonly tries: Uint8Array;
-  readonly judged: Uint8Array;
-
-  constructor(slots: number) {
-    this.movedAt = new Float64Array(slots);
-    this.receivedAt = new Float64Array(slots);
-    this.halfAt = new Float64Array(slots).fill(Number.POSITIVE_INFINITY);
-    this.connectAt = new Float64Array(slots);
-    this.connectResult = new Int32Array(slots);
-    this.tried = new Int32Array(slots * TRIES_MAX);
-    this.tries = new Uint8Array(slots);
-    this.judged = new Uint8Array(slots);
-  }
-}
-
-const TRIES_MAX = 8;
 const BATCH_EVENTS_MAX = 512;
 const SLOTS_PER_BATCH = 12;
 /** Of the clients without a binding every this many is compared with all it could have had. */
@@ -75,6 +52,7 @@ const ROUNDING_MS = 2;
 
 export class SimChecks {
   readonly world: SimWorld;
+  readonly headers: SimHeaderChecks;
   /** By worker. */
   readonly slots: SlotRecord[];
   readonly ended: Int32Array;
@@ -107,14 +85,16 @@ export class SimChecks {
     this.world = world;
     this.records = new SimRecords(world);
     const { workers } = world;
+    this.headers = new SimHeaderChecks(world);
+    const numbers = world.options.clients + PROXIES;
     this.slots = workers.map(() => new SlotRecord(world.options.slots));
     this.ended = new Int32Array(workers.length * CLOSE_REASONS.length);
     this.rejected = new Int32Array(workers.length);
     this.keptOut = new Int32Array(workers.length);
     this.connects = new Int32Array(workers.length);
     this.connected = new Int32Array(workers.length);
-    this.#seenAt = new Float64Array(world.options.clients * LISTENERS);
-    this.#open = new Int32Array(world.options.clients * LISTENERS);
+    this.#seenAt = new Float64Array(numbers * LISTENERS);
+    this.#open = new Int32Array(numbers * LISTENERS);
     this.#emptyAt = new Float64Array(workers.length);
     this.firstConnects = new Int32Array(workers.length);
   }
@@ -183,6 +163,7 @@ export class SimChecks {
     const record = this.#record(index);
     const { snapshot } = selector;
     if (uid < 0 || snapshot === null) fail('A connect to no backend', index, slot);
+    this.headers.connecting(index, endpoint, backend);
     if (sessions.backend[slot] - 1 !== backend) {
       fail('A connect to another backend than the reserved one', index, slot);
     }
@@ -382,7 +363,12 @@ export class SimChecks {
     record.judged[slot] = 0;
     record.connectResult[slot] = 0;
     record.halfAt[slot] = Number.POSITIVE_INFINITY;
-    this.ended[index * CLOSE_REASONS.length + reason]++;
+    if (reason < REJECTED) {
+      this.ended[index * CLOSE_REASONS.length + reason]++;
+      return;
+    }
+    this.rejected[index]++;
+    if (!isLetIn(this.world, index, end)) this.keptOut[index]++;
   }
 
   /** Whether a socket is to end by RST: where nobody failed, one that has its whole stream and FIN is left to get it. */
@@ -398,6 +384,10 @@ export class SimChecks {
     const { state } = this.#worker(index);
     const { network, options, stopped } = this.world;
     const reason = state.sessions.reason[slot] as number;
+    if (reason >= REJECTED) {
+      this.headers.judge(index, slot, client);
+      return;
+    }
     const backend = network.pair[client] as number;
     const now = network.clock[0];
     const timedOut = isTimeout(record.connectResult[slot] as number);
@@ -454,7 +444,8 @@ export class SimChecks {
     const { network } = this.world;
     const passed = (from: number, to: number): boolean =>
       network.sawEnd[from] === 1 &&
-      (network.over[to] === 1 || network.wrote[to] === network.wrote[from ^ 1]);
+      (network.over[to] === 1 ||
+        network.positionOf(to, network.wrote[to]) === network.wrote[from ^ 1]);
     return passed(client, backend) && passed(backend, client);
   }
 
@@ -468,7 +459,7 @@ export class SimChecks {
     const { sessions } = state;
     if (sessions.dead[slot * 2] === 1 || sessions.dead[slot * 2 + 1] === 1) return;
     const origin = source ^ 1;
-    const delivered = network.wrote[target] === network.read[origin];
+    const delivered = network.positionOf(target, network.wrote[target]) === network.read[origin];
     const waiting = network.readableBytes(source) > 0;
     if (waiting && network.isWritable(target)) fail('Bytes were stuck', index, slot);
     const all = !waiting && delivered && network.fin[origin] === FIN_ARRIVED;

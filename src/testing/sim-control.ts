@@ -4,7 +4,7 @@
 // A *uid* stands for one address a backend has had: 10.0.0.0 + uid. So a connect tells which backend it means.
 
 import { Publisher } from '../control/publish.ts';
-import type { RawBackend, RowDrain } from '../control/routing-rows.ts';
+import { PROXY_PROTOCOLS, type RawBackend, type RowDrain } from '../control/routing-rows.ts';
 import type { BackendState } from '../route/backend-state.ts';
 import { defaultRegionMap } from '../route/regions.ts';
 import { openSnapshot, type Snapshot } from '../route/snapshot.ts';
@@ -41,6 +41,8 @@ export interface SimControlOptions {
   readonly hardLimitMax: number;
   /** Share of addresses that do not answer as they should. */
   readonly brokenShare: number;
+  /** Version of the PROXY header for backends whose row says nothing; absent: no row says anything. */
+  readonly proxyProtocol?: number;
 }
 
 export class SimControl {
@@ -77,6 +79,7 @@ export class SimControl {
       popRegion: 'sa',
       popCountry: random.chance(0.5) ? 'BR' : null,
       backendState: state,
+      ...(options.proxyProtocol === undefined ? {} : { proxyProtocol: options.proxyProtocol }),
     });
     for (let count = 0; count < options.backends; count++) this.#rows.push(this.#newRow());
     this.snapshot = openSnapshot(this.#publish());
@@ -116,7 +119,13 @@ export class SimControl {
       deleted: false,
       check: null,
       drain: null,
+      proxyProtocol: this.#drawProxy(),
     };
+  }
+
+  #drawProxy(): RawBackend['proxyProtocol'] {
+    if (this.#options.proxyProtocol === undefined) return null;
+    return this.#random.pick([null, null, ...PROXY_PROTOCOLS]);
   }
 
   #publish(): SharedArrayBuffer {
@@ -191,7 +200,11 @@ export class SimControl {
       case 3:
         return { ...row, weight: random.pick([0, 1, 3]), softLimit: random.whole(0, 20) };
       default:
-        return { ...row, words: [0, 0, 0, ADDRESS_BASE + this.#newUid(row.id)] };
+        return {
+          ...row,
+          words: [0, 0, 0, ADDRESS_BASE + this.#newUid(row.id)],
+          proxyProtocol: this.#drawProxy(),
+        };
     }
   }
 

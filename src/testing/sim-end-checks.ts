@@ -132,7 +132,8 @@ function checkStreams(world: SimWorld): void {
     const origin = pair < 0 ? -1 : pair ^ 1;
     if (origin < 0) fail(`End ${peer} saw a FIN that no peer sent`, worker);
     const whole =
-      network.fin[origin] === FIN_ARRIVED && network.arrived[end] === network.wrote[origin];
+      network.fin[origin] === FIN_ARRIVED &&
+      network.positionOf(end, network.arrived[end] as number) === network.wrote[origin];
     if (sawFin && !whole) fail(`End ${peer} saw a truncated stream end by FIN`, worker);
   }
 }

@@ -1,7 +1,7 @@
 // What a simulated engine is opened with, and what it asks of the world it is in.
 
-import type { PeerAddress } from '../sys/socket.ts';
 import type { BackendConnections } from './sim-closes.ts';
+import type { SimHeaders } from './sim-headers.ts';
 
 /** How hostile this engine is; drawn from the seed. */
 export interface SimEngineOptions {
@@ -10,6 +10,8 @@ export interface SimEngineOptions {
   readonly listeners: number;
   readonly bufferBytes: number;
   readonly bufferCount: number;
+  /** Buffers that the proxy may write into, beside those. */
+  readonly writeBuffers: number;
   readonly canPump: boolean;
   /** Completions are held back up to this, ms; and how many are not. */
   readonly lateMsMax: number;
@@ -37,11 +39,13 @@ export interface SimEngineHost {
   readonly connections: BackendConnections;
   /** The backend whose connection ends with this endpoint's socket, -1 = none that counts. */
   leaving(worker: number, endpoint: number): number;
+  readonly headers: SimHeaders;
+  /** The socket that the session has at its other endpoint, -1 = none. */
+  socketAcross(worker: number, endpoint: number): number;
   /** Starts connecting: the result comes by connectDone(). */
   connectTo(worker: number, endpoint: number, generation: number, uid: number): void;
   /** A connection waiting at a listener: its end, or -1. */
   nextPending(worker: number, tag: number): number;
-  readPeer(end: number, peer: PeerAddress): void;
   /** The backend a connect goes to, from its address; fails when there is none such. */
   backendAt(worker: number, endpoint: number, words: Uint32Array, offset: number): number;
   /** A session's two sockets are known: they must stay a pair. */

@@ -65,6 +65,11 @@ export class SimNetwork {
   readonly shut: Uint8Array;
   /** For ends of the proxy: its other end of the same session, -1 until known. */
   readonly pair: Int32Array;
+  /** For ends of peers: bytes at the start that are for the proxy alone. For ends of the proxy: bytes it put in front. */
+  readonly skip: Int32Array;
+  readonly front: Int32Array;
+  /** For ends of the proxy: a PROXY header must be written here first, and is not yet. */
+  readonly owed: Uint8Array;
   readonly sendBytesMax: Int32Array;
   readonly windowBytes: Int32Array;
   readonly #delivering: Uint8Array;
@@ -85,6 +90,9 @@ export class SimNetwork {
     this.closed = new Uint8Array(endsMax);
     this.shut = new Uint8Array(endsMax);
     this.pair = new Int32Array(endsMax).fill(-1);
+    this.skip = new Int32Array(endsMax);
+    this.front = new Int32Array(endsMax);
+    this.owed = new Uint8Array(endsMax);
     this.sendBytesMax = new Int32Array(endsMax);
     this.windowBytes = new Int32Array(endsMax);
     this.#delivering = new Uint8Array(endsMax);
@@ -135,6 +143,11 @@ export class SimNetwork {
     this.wrote[end] += taken;
     this.#deliverLater(end);
     return taken;
+  }
+
+  /** Where in the stream of the session's other peer the proxy is that has written `bytes` at `end`. */
+  positionOf(end: number, bytes: number): number {
+    return bytes - this.front[end] + this.skip[this.pair[end] ^ 1];
   }
 
   /** Whether a write would take anything or fail, as poll(2) says it. */

@@ -4,6 +4,7 @@
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import type { SimControlOptions } from './sim-control.ts';
 import type { SimEngineOptions } from './sim-engine-host.ts';
+import { HEADER_BUFFER_BYTES_MIN, type HeaderOptions } from './sim-headers.ts';
 import type { PeerOptions } from './sim-peers.ts';
 import type { SimRandom } from './sim-random.ts';
 
@@ -28,6 +29,8 @@ export interface SimOptions {
   /** Share of the clients after which the worker is told to stop; 1 = it drains when all have come. */
   readonly stopAfter: number;
   readonly drainMs: number;
+  /** null: no PROXY headers. */
+  readonly headers: HeaderOptions | null;
   readonly control: SimControlOptions;
   readonly peers: PeerOptions;
   readonly engine: Omit<SimEngineOptions, 'worker'>;
@@ -63,7 +66,7 @@ function drawEngine(
   random: SimRandom,
   slots: number,
   bufferBytes: number,
-): Omit<SimEngineOptions, 'worker'> {
+): Omit<SimEngineOptions, 'worker' | 'writeBuffers'> {
   const few = random.chance(0.3);
   return {
     slots,
@@ -86,12 +89,14 @@ function drawEngine(
   };
 }
 
-export function drawOptions(random: SimRandom): SimOptions {
+export function drawOptions(random: SimRandom, headers: HeaderOptions | null): SimOptions {
   const low = random.chance(0.3);
   const maxConnections = low ? random.whole(2, 30) : 300;
   const slots = maxConnections + random.whole(1, 8) - (random.chance(0.1) ? 2 : 0);
-  const bufferBytes = random.pick([64, 256, 1024, 4096]);
-  const engine = drawEngine(random, Math.max(1, slots), bufferBytes);
+  const bufferBytesMin = headers === null ? 1 : HEADER_BUFFER_BYTES_MIN;
+  const bufferBytes = Math.max(bufferBytesMin, random.pick([64, 256, 1024, 4096]));
+  const writeBuffers = headers?.writeBuffers ?? 1;
+  const engine = { ...drawEngine(random, Math.max(1, slots), bufferBytes), writeBuffers };
   const connectTimeoutMs = random.spread(200, 3000);
   return {
     workers: random.pick([1, 1, 1, 2, 3]),
@@ -110,11 +115,13 @@ export function drawOptions(random: SimRandom): SimOptions {
     busyMsMax: engine.batchMax < BATCH_MAX ? 0.01 : random.pick([0.05, 0.5, 20]),
     stopAfter: random.chance(0.2) ? random.between(0.2, 1) : 1,
     drainMs: random.spread(2000, 40_000),
+    headers,
     control: {
       backends: random.pick([2, 8, 8, 12, 12, 80, 80, 400]),
       limitedShare: random.pick([0, 0.3, 1]),
       hardLimitMax: random.pick([1, 5, 40]),
       brokenShare: maybe(random, 0.05, 0.4),
+      ...(headers === null ? {} : { proxyProtocol: headers.out }),
     },
     peers: drawPeers(random, bufferBytes),
     engine,
@@ -130,6 +137,7 @@ export function drawOptions(random: SimRandom): SimOptions {
       keepaliveSecs: 60,
       userTimeoutSecs: 30,
       epochMs: 0,
+      ...(headers === null ? {} : { proxyIn: headers.proxyIn, popRegion: 'sa' }),
     },
   };
 }

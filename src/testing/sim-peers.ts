@@ -44,6 +44,9 @@ export class SimPeers {
   readonly #trace: SimTrace;
   readonly #options: PeerOptions;
   readonly #left: Int32Array;
+  /** Bytes of the PROXY header that are left, and how it is spread. */
+  readonly #head: Int32Array;
+  readonly #headPaceMs: Float32Array;
   /** Below this many bytes left, a bulk sender trickles. */
   readonly #trickleAt: Int32Array;
   readonly #chunk: Int32Array;
@@ -62,6 +65,8 @@ export class SimPeers {
     this.#trace = trace;
     this.#options = options;
     this.#left = new Int32Array(ends);
+    this.#head = new Int32Array(ends);
+    this.#headPaceMs = new Float32Array(ends);
     this.#trickleAt = new Int32Array(ends);
     this.#chunk = new Int32Array(ends);
     this.#paceMs = new Float32Array(ends);
@@ -72,15 +77,17 @@ export class SimPeers {
     this.gaveUp = new Uint8Array(ends);
   }
 
-  /** A peer starts to act at `end`. `bulk` asks it for a bulk flow. */
-  start(end: number): void {
+  /** A peer starts to act at `end`: `head` bytes of a PROXY header, in pieces, then all the rest unless it is not `whole`. */
+  start(end: number, head = 0, headPaceMs = 0, whole = true): void {
     const random = this.#random;
     const options = this.#options;
     const bulk = random.chance(options.bulkShare);
     const bytes = bulk
       ? random.spread(options.bulkBytesMax / 8, options.bulkBytesMax)
       : random.spread(1, options.smallBytesMax) - 1;
-    this.#left[end] = bytes;
+    this.#left[end] = whole ? bytes + head : head;
+    this.#head[end] = head;
+    this.#headPaceMs[end] = headPaceMs;
     this.#chunk[end] = bulk ? options.bulkBytesMax : random.spread(1, options.smallBytesMax);
     if (!bulk && bytes / this.#chunk[end] > 12) this.#chunk[end] = Math.ceil(bytes / 12);
     this.#trickleAt[end] = bulk && random.chance(0.3) ? random.whole(40, 120) : 0;
@@ -164,8 +171,12 @@ export class SimPeers {
 
   #write(end: number): boolean {
     const network = this.#network;
+    const head = this.#head[end];
     const trickle = this.#left[end] <= this.#trickleAt[end];
-    const wanted = trickle ? 1 : Math.min(this.#chunk[end], this.#left[end]);
+    const some = trickle ? 1 : Math.min(this.#chunk[end], this.#left[end]);
+    // Half of the headers come with what follows them, the others in pieces.
+    const pieces = head > 0 && this.#random.chance(0.5);
+    const wanted = pieces ? this.#random.whole(1, head) : Math.min(this.#left[end], some + head);
     const result = network.write(end, wanted);
     if (result === -EAGAIN) return true;
     if (result < 0) {
@@ -173,7 +184,9 @@ export class SimPeers {
       return false;
     }
     this.#left[end] -= result;
-    if (this.#left[end] > 0) this.#actIn(end, this.#random.between(0, this.#paceMs[end]));
+    this.#head[end] = Math.max(0, head - result);
+    const paceMs = this.#head[end] > 0 ? this.#headPaceMs[end] : this.#paceMs[end];
+    if (this.#left[end] > 0) this.#actIn(end, this.#random.between(0, paceMs));
     return true;
   }
 

@@ -12,6 +12,7 @@ import {
 import * as record from '../proxy/session-records.ts';
 import { STAT_RECORDS_LIMITED } from '../proxy/stats.ts';
 import type { PeerAddress } from '../sys/socket.ts';
+import { CLIENT_PORT, fillAddress } from './sim-clients.ts';
 import { fail } from './sim-trace.ts';
 import type { SimWorld } from './sim-world.ts';
 
@@ -25,14 +26,15 @@ export class SimRecords {
   readonly #peer: PeerAddress = { family: 4, w0: 0, w1: 0, w2: 0, w3: 0, port: 0 };
   constructor(world: SimWorld) {
     this.#world = world;
-    this.#rings = world.workers.map(({ memory }) =>
-      openRecordRing(memory.records as SharedArrayBuffer, record.RECORD_WORDS),
+    this.#rings = world.workers.flatMap(({ memory: { records } }) =>
+      records === null ? [] : [openRecordRing(records, record.RECORD_WORDS)],
     );
     this.#limited = new Float64Array(world.workers.length);
   }
 
   /** The session in `slot`, whose client is at `end`, ends now. */
   ended(index: number, slot: number, end: number): void {
+    if (this.#rings.length === 0) return;
     const ring = this.#ring(index);
     const { sessions } = this.#state(index);
     const at = this.#first(index);
@@ -61,6 +63,7 @@ export class SimRecords {
 
   /** A connection is turned away now; the client is at `end`. */
   rejected(index: number, end: number): void {
+    if (this.#rings.length === 0) return;
     const at = this.#first(index);
     const limited = this.#state(index).stats.totals[STAT_RECORDS_LIMITED] as number;
     if (at < 0) {
@@ -111,7 +114,8 @@ export class SimRecords {
   #isClient(index: number, at: number, end: number): boolean {
     const { words } = this.#ring(index);
     const peer = this.#peer;
-    this.#world.readPeer(end, peer);
+    fillAddress(this.#world.clientOf[end ^ 1] as number, this.#world.options.clients, peer);
+    peer.port = CLIENT_PORT;
     const w2 = peer.family === 4 ? MAPPED_WORD : peer.w2;
     return (
       words[at + record.RECORD_LISTENER] === this.#world.listenerOf[end ^ 1] &&

@@ -16,7 +16,10 @@ export function checkOrder(
   if (origin !== (network.pair[end] ^ 1)) {
     fail(`Another session's bytes were sent (endpoint ${endpoint})`, worker, endpoint >> 1);
   }
-  const next = network.wrote[end] - bytes;
+  if (network.owed[end] === 1) {
+    fail(`Bytes before the PROXY header (endpoint ${endpoint})`, worker, endpoint >> 1);
+  }
+  const next = network.positionOf(end, network.wrote[end] - bytes);
   if (start === next) return;
   const where = `Bytes from ${start} were sent where ${next} is next (endpoint ${endpoint})`;
   fail(where, worker, endpoint >> 1);
@@ -32,7 +35,9 @@ export function checkFin(network: SimNetwork, worker: number, endpoint: number, 
   if (network.sawEnd[other] === 0) {
     fail(`A FIN though the peer sent none (endpoint ${endpoint})`, worker, slot);
   }
+  if (network.owed[end] === 1) fail(`A FIN before the PROXY header (${endpoint})`, worker, slot);
   const all = network.wrote[other ^ 1];
-  if (network.wrote[end] === all) return;
-  fail(`A FIN after ${network.wrote[end]} of ${all} bytes (endpoint ${endpoint})`, worker, slot);
+  const passed = network.positionOf(end, network.wrote[end]);
+  if (passed === all) return;
+  fail(`A FIN after ${passed} of ${all} bytes (endpoint ${endpoint})`, worker, slot);
 }

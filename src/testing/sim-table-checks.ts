@@ -5,20 +5,22 @@ import { COUNTRIES_MAX } from '../limits.ts';
 import {
   RECEIVE_ARMED,
   RECEIVE_CANCELLING,
+  RECEIVE_HELD,
   RECEIVE_PUMP_STOPPING,
   RECEIVE_PUMPING,
   RECEIVE_STARVED,
   STATE_CLOSING,
   STATE_CONNECTING,
   STATE_FREE,
+  STATE_HEADER,
   STATE_RELAYING,
 } from '../proxy/sessions.ts';
 import { GLOBAL_SESSIONS } from '../proxy/shared.ts';
 import { STAT_COUNTRY_ENDED, STAT_COUNTRY_OPENED, STAT_CURRENT } from '../proxy/stats.ts';
 import type { WorkerState } from '../proxy/worker-state.ts';
-import type { SlotRecord } from './sim-checks.ts';
 import { BACKEND_INDEXES_MAX } from './sim-control.ts';
 import { PUMP, RECEIVE, SEND } from './sim-operations.ts';
+import type { SlotRecord } from './sim-slot-record.ts';
 import { fail } from './sim-trace.ts';
 import type { SimWorker, SimWorld } from './sim-world.ts';
 import type { SimulatedEngine } from './simulated-engine.ts';
@@ -60,6 +62,9 @@ export function checkSlot(
   if (sessions.state[slot] === STATE_CONNECTING) checkConnecting(world, state, index, slot, record);
   else if (sessions.state[slot] === STATE_RELAYING) {
     checkRelaying(world, state, index, slot, record);
+  } else if (sessions.state[slot] === STATE_HEADER) {
+    const late = SLACK_MS + world.options.busyMsMax * 4 + world.options.engine.lateMsMax;
+    world.checks.headers.checkWaiting(index, slot, late);
   }
 }
 
@@ -75,14 +80,17 @@ export function checkTables(
   let open = 0;
   let buffers = 0;
   let starved = 0;
+  let held = 0;
   for (let slot = 0; slot < sessions.slots.fresh; slot++) {
     checkSlot(world, worker, index, slot, record);
     if (sessions.state[slot] === STATE_FREE) continue;
     open++;
     for (let endpoint = slot * 2; endpoint <= slot * 2 + 1; endpoint++) {
       buffers += sessions.queueCount[endpoint] + (sessions.sending[endpoint] !== 0 ? 1 : 0);
-      const isRelaying = sessions.state[slot] === STATE_RELAYING;
-      if (isRelaying && sessions.receiving[endpoint] === RECEIVE_STARVED) starved++;
+      const { [slot]: slotState } = sessions.state;
+      const hears = slotState === STATE_RELAYING || slotState === STATE_HEADER;
+      if (hears && sessions.receiving[endpoint] === RECEIVE_STARVED) starved++;
+      if (slotState === STATE_RELAYING && sessions.receiving[endpoint] === RECEIVE_HELD) held++;
     }
   }
   if (buffers !== engine.buffers.held) {
@@ -95,8 +103,10 @@ export function checkTables(
     byCountry += stats.totals[STAT_COUNTRY_OPENED + country] as number;
     byCountry -= stats.totals[STAT_COUNTRY_ENDED + country] as number;
   }
-  if (byCountry !== open) fail(`${byCountry} sessions by country, ${open} open`, index);
+  const admitted = open - world.checks.headers.unadmitted(index);
+  if (byCountry !== admitted) fail(`${byCountry} sessions by country, ${open} open`, index);
   if (timers.count > open) fail('A timer leaked', index);
+  if (held > 0 && state.owedCount === 0) fail('A PROXY header that waits is not listed', index);
   if (starved > 0 && state.starvedCount === 0) fail('A starved direction is not listed', index);
   checkShared(world, index);
 }
@@ -111,7 +121,7 @@ function checkEndpoint(
   const slot = endpoint >> 1;
   const receiving = sessions.receiving[endpoint];
   const isRelaying = sessions.state[slot] === STATE_RELAYING;
-  if (isRelaying) {
+  if (isRelaying || sessions.state[slot] === STATE_HEADER) {
     const wanted = receiving === RECEIVE_ARMED || receiving === RECEIVE_CANCELLING;
     const pumping = receiving === RECEIVE_PUMPING || receiving === RECEIVE_PUMP_STOPPING;
     const isReceiving = operations.isInFlight(endpoint, RECEIVE);
@@ -127,7 +137,8 @@ function checkEndpoint(
     fail('A send the engine has not', index, slot);
   }
   const waits = sessions.queueCount[endpoint] > 0 && sessions.sending[endpoint ^ 1] === 0;
-  if (isRelaying && waits) fail('Buffers wait though nothing is sent', index, slot);
+  if (isRelaying && waits && receiving !== RECEIVE_HELD)
+    fail('Buffers wait though nothing is sent', index, slot);
 }
 
 function checkConnecting(

@@ -28,14 +28,14 @@ import {
 import { useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
 import { EADDRNOTAVAIL, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT } from '../sys/errno.ts';
-import type { PeerAddress } from '../sys/socket.ts';
 import { NO_ACCESS_LIST, SimAccess, type SimAccessList } from './sim-access.ts';
 import { SimChecks } from './sim-checks.ts';
-import { fillPeer, GEO } from './sim-clients.ts';
+import { GEO } from './sim-clients.ts';
 import { BackendConnections } from './sim-closes.ts';
 import { SimControl } from './sim-control.ts';
 import { SimDrains } from './sim-drains.ts';
 import type { SimEngineHost } from './sim-engine-host.ts';
+import { drawHeaders, HEAD_PARTIAL, SimHeaders } from './sim-headers.ts';
 import * as net from './sim-network.ts';
 import { drawOptions, LISTENERS, type SimOptions } from './sim-options.ts';
 import { SimPeers } from './sim-peers.ts';
@@ -85,6 +85,7 @@ export class SimWorld implements SimEngineHost {
   readonly access: SimAccess;
   readonly drains: SimDrains;
   readonly connections = new BackendConnections();
+  readonly headers: SimHeaders;
   readonly workers: SimWorker[];
   readonly checks: SimChecks;
   readonly clients: ClientTable;
@@ -102,9 +103,10 @@ export class SimWorld implements SimEngineHost {
     this.sessions = sessions;
     this.#clientsLeft = sessions;
     this.random = new SimRandom(seed);
-    this.options = drawOptions(this.random);
+    this.options = drawOptions(this.random, drawHeaders(seed));
     const { random, options } = this;
     this.network = new net.SimNetwork(random, sessions * 4 + 16);
+    this.headers = new SimHeaders(seed, this.network, options.headers, options.clients);
     this.network.onReady = (end) => this.#ready(end);
     this.network.onReset = (end) => this.#resetArrived(end);
     this.clientOf = new Int32Array(this.network.owner.length);
@@ -144,7 +146,8 @@ export class SimWorld implements SimEngineHost {
       control: createControlBlock(),
       stats: createWorkerStats(),
       sessions: new SharedArrayBuffer(sharedSessionsBytes(options.slots)),
-      records: createRecordBuffer(RECORDS),
+      // A connection that is turned away after its header was waited for is recorded before its socket is closed.
+      records: options.worker.proxyIn === undefined ? createRecordBuffer(RECORDS) : null,
     };
     const address = { host: '::', port: 8080, v6Only: false, shared: false };
     const listeners = [
@@ -335,7 +338,7 @@ export class SimWorld implements SimEngineHost {
     const delay = random.between(0.01, options.delayMsMax);
     const owner = net.OWNER_PROXY + worker;
     const end = network.connection(net.OWNER_CLIENT, owner, options.bufferMax, delay);
-    this.clientOf[end] = random.below(options.clients);
+    this.clientOf[end] = this.headers.begin(end, random.below(options.clients));
     const tag = random.below(LISTENERS);
     this.listenerOf[end] = tag;
     network.schedule(delay, net.WORLD_BACKLOG, end, worker * LISTENERS + tag);
@@ -345,7 +348,9 @@ export class SimWorld implements SimEngineHost {
   #clientArrives(end: number, listener: number): void {
     const worker = this.#worker(Math.floor(listener / LISTENERS));
     const tag = listener % LISTENERS;
-    this.peers.start(end);
+    const { headers } = this;
+    const whole = headers.head[end] !== HEAD_PARTIAL;
+    this.peers.start(end, headers.headBytes(end), headers.headPaceMs(), whole);
     if (worker.done) {
       this.network.reset(end + 1);
       return;
@@ -358,8 +363,8 @@ export class SimWorld implements SimEngineHost {
     return this.#worker(worker).backlog[tag]?.shift() ?? -1;
   }
 
-  readPeer(end: number, peer: PeerAddress): void {
-    fillPeer(this.clientOf[end ^ 1] as number, peer);
+  socketAcross(worker: number, endpoint: number): number {
+    return (this.#worker(worker).state.sessions.sockets[endpoint ^ 1] as number) - 1;
   }
 
   // ---- backends --------------------------------------------------------------------------------------------------
@@ -405,6 +410,7 @@ export class SimWorld implements SimEngineHost {
     const owner = net.OWNER_PROXY + index;
     const end = network.connection(owner, net.OWNER_BACKEND, options.bufferMax, delayMs);
     engine.connectDone(endpoint, generation, 0, end);
+    this.checks.headers.connected(index, endpoint, end);
     this.peers.start(end + 1);
   }
 

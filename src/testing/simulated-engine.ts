@@ -16,8 +16,9 @@ import { OWNER_PROXY, type SimNetwork } from './sim-network.ts';
 import { CONNECT, OPERATIONS, PUMP, RECEIVE, SEND, SimOperations } from './sim-operations.ts';
 import { SimPump } from './sim-pump.ts';
 import type { SimRandom } from './sim-random.ts';
+import { SimSends } from './sim-sends.ts';
 import { SimSockets } from './sim-sockets.ts';
-import { checkFin, checkOrder } from './sim-streams.ts';
+import { checkFin } from './sim-streams.ts';
 import { fail, type SimTrace, traceKind } from './sim-trace.ts';
 
 const EVENTS_MAX = 512;
@@ -46,7 +47,6 @@ export class SimulatedEngine implements proactor.Proactor {
   /** Pumps started, and below the bytes moved: for comparison with the proxy's own statistics. */
   pumps = 0;
   #bytesReceived = 0;
-  #bytesSent = 0;
 
   readonly accepts: SimAccepts;
   readonly operations: SimOperations;
@@ -60,16 +60,12 @@ export class SimulatedEngine implements proactor.Proactor {
   readonly #host: SimEngineHost;
   readonly #worker: number;
   readonly #pump: SimPump;
+  readonly #send: SimSends;
+  /** Bytes of the buffers; only where PROXY headers are looked for is anything stored. */
+  readonly memory: Uint8Array;
 
   // By endpoint.
   readonly #socketGeneration: Int32Array;
-  readonly #sendBuffer: Int32Array;
-  readonly #sendOffset: Int32Array;
-  readonly #sendBytes: Int32Array;
-  readonly #sendDone: Int32Array;
-  readonly #sendAll: Uint8Array;
-  /** A send is being started that may be done at once. */
-  #isStarting = false;
 
   constructor(
     network: SimNetwork,
@@ -84,7 +80,8 @@ export class SimulatedEngine implements proactor.Proactor {
     this.bufferCount = options.bufferCount;
     this.canPump = options.canPump;
     this.sockets = new SimSockets(network, endpoints, options.descriptorsMax, options.worker);
-    this.buffers = new SimBuffers(options.bufferCount, options.likeEpoll);
+    this.buffers = new SimBuffers(options);
+    this.memory = host.headers.openMemory(options);
     this.#network = network;
     this.#random = random;
     this.#trace = trace;
@@ -93,12 +90,16 @@ export class SimulatedEngine implements proactor.Proactor {
     this.closes = new SimCloses(network, host.connections);
     this.operations = new SimOperations(network, random, trace, options);
     this.#pump = new SimPump(network, random, this.sockets, this.operations, options);
+    this.#send = new SimSends(
+      network,
+      random,
+      host,
+      this.sockets,
+      this.buffers,
+      this.operations,
+      options,
+    );
     this.#socketGeneration = new Int32Array(endpoints);
-    this.#sendBuffer = new Int32Array(endpoints);
-    this.#sendOffset = new Int32Array(endpoints);
-    this.#sendBytes = new Int32Array(endpoints);
-    this.#sendDone = new Int32Array(endpoints);
-    this.#sendAll = new Uint8Array(endpoints);
     this.accepts = new SimAccepts(random, trace, host, this.sockets, this.operations, options);
   }
 
@@ -111,7 +112,7 @@ export class SimulatedEngine implements proactor.Proactor {
   }
 
   get bytesSent(): number {
-    return this.#bytesSent + this.#pump.bytesSent;
+    return this.#send.bytesSent + this.#pump.bytesSent;
   }
 
   /** When the next completion becomes visible, Infinity = none is on its way. */
@@ -222,7 +223,9 @@ export class SimulatedEngine implements proactor.Proactor {
     this.#start(endpoint, generation, RECEIVE);
     if (this.#isRunning(endpoint, PUMP)) this.#misuse('A receive beside a pump', endpoint);
     this.#trace.add(TRACE.receive, this.#worker, endpoint, socket, generation);
-    const other = this.sockets.endOf(endpoint ^ 1);
+    // The client's socket may be unknown yet: a backend is heard at once, its client not before the PROXY header is out.
+    const socketAcross = this.#host.socketAcross(this.#worker, endpoint);
+    const other = socketAcross < 0 ? -1 : this.sockets.attach(endpoint ^ 1, socketAcross);
     if (other >= 0) this.#pair(endpoint, end, other);
     this.#tryReceive(endpoint);
   }
@@ -254,6 +257,9 @@ export class SimulatedEngine implements proactor.Proactor {
         const start = this.#network.read[end ^ 1];
         const bytes = this.#network.receive(end, isShort ? this.#random.whole(1, most) : most);
         this.buffers.fill(buffer, end ^ 1, start, bytes);
+        const at = buffer * this.bufferBytes;
+        const moves = this.#host.headers.fill(this.#worker, at, end ^ 1, start, bytes);
+        if (moves) this.buffers.grow(buffer);
         this.#bytesReceived += bytes;
         const more = this.#random.chance(options.endChance) ? 0 : 1;
         this.operations.report(endpoint, RECEIVE, bytes, buffer, more);
@@ -281,50 +287,8 @@ export class SimulatedEngine implements proactor.Proactor {
     this.sockets.attach(endpoint, socket);
     this.#start(endpoint, generation, SEND);
     if (this.#isRunning(endpoint ^ 1, PUMP)) this.#misuse('A send beside a pump', endpoint);
-    const refusal = this.buffers.refusal(buffer, offset, bytes);
-    if (refusal !== '') this.#misuse(refusal, endpoint);
     this.#trace.add(TRACE.send, this.#worker, endpoint, buffer, offset, bytes);
-    this.#sendBuffer[endpoint] = buffer;
-    this.#sendOffset[endpoint] = offset;
-    this.#sendBytes[endpoint] = bytes;
-    this.#sendDone[endpoint] = 0;
-    this.#sendAll[endpoint] = this.#random.chance(0.5) ? 1 : 0;
-    this.buffers.lock(buffer);
-    this.#isStarting = this.options.likeEpoll;
-    this.#trySend(endpoint);
-    const isDone = this.#isStarting && !this.operations.isInFlight(endpoint, SEND);
-    this.#isStarting = false;
-    return isDone;
-  }
-
-  /** As io_uring with MSG_WAITALL, or as a plain non-blocking send, which may be short. */
-  #trySend(endpoint: number): void {
-    const end = this.sockets.endOf(endpoint);
-    while (this.#isRunning(endpoint, SEND)) {
-      const done = this.#sendDone[endpoint];
-      const left = this.#sendBytes[endpoint] - done;
-      const isShort = this.#random.chance(this.options.shortChance);
-      const wanted = isShort ? this.#random.whole(1, left) : left;
-      const buffer = this.#sendBuffer[endpoint];
-      const position = this.buffers.startOf(buffer) + this.#sendOffset[endpoint] + done;
-      const origin = this.buffers.originOf(buffer);
-      const result = this.#network.write(end, wanted);
-      if (result === -EAGAIN) return;
-      if (result < 0) this.#endSend(endpoint, done > 0 ? done : result);
-      if (result < 0) return;
-      this.#bytesSent += result;
-      checkOrder(this.#network, this.#worker, endpoint, end, origin, position, result);
-      this.#sendDone[endpoint] = done + result;
-      const all = done + result === this.#sendBytes[endpoint];
-      if (all || this.#sendAll[endpoint] === 0) this.#endSend(endpoint, done + result);
-    }
-  }
-
-  #endSend(endpoint: number, result: number): void {
-    this.buffers.unlock(this.#sendBuffer[endpoint]);
-    const atOnce = this.#isStarting && result === this.#sendBytes[endpoint];
-    if (atOnce) this.operations.finishAtOnce(endpoint, SEND, result);
-    else this.operations.report(endpoint, SEND, result, proactor.NO_BUFFER, 0);
+    return this.#send.start(endpoint, buffer, offset, bytes);
   }
 
   // ---- cancel, pump ------------------------------------------------------------------------------------------------
@@ -350,7 +314,7 @@ export class SimulatedEngine implements proactor.Proactor {
       if (!this.#isRunning(endpoint, operation)) return;
     }
     if (operation === SEND) {
-      this.#endSend(endpoint, this.#sendDone[endpoint] || -ECANCELED);
+      this.#send.cancel(endpoint);
       return;
     }
     if (operation === PUMP) this.#pump.empty(endpoint);
@@ -393,7 +357,7 @@ export class SimulatedEngine implements proactor.Proactor {
 
   #tryAgain(endpoint: number, operation: number): void {
     if (operation === RECEIVE) this.#tryReceive(endpoint);
-    else if (operation === SEND) this.#trySend(endpoint);
+    else if (operation === SEND) this.#send.turn(endpoint);
     else if (operation === PUMP) this.#pump.turn(endpoint);
   }
 
@@ -412,6 +376,10 @@ export class SimulatedEngine implements proactor.Proactor {
 
   // ---- buffers, sockets --------------------------------------------------------------------------------------------
 
+  takeBuffer(): number {
+    return this.buffers.takeWritten();
+  }
+
   releaseBuffer(buffer: number): void {
     this.buffers.release(buffer);
   }
@@ -425,13 +393,18 @@ export class SimulatedEngine implements proactor.Proactor {
   }
 
   buffersInUse(): number {
-    return this.bufferCount - this.buffers.countFree();
+    return this.bufferCount - this.buffers.countFree() + this.buffers.written;
   }
 
   readPeer(socket: number, peer: PeerAddress): number {
     const end = this.sockets.endOfSocket(socket);
     if (this.#network.over[end] === 1) return -ENOTCONN;
-    this.#host.readPeer(end, peer);
+    this.#host.headers.readPeer(end ^ 1, peer);
+    return 0;
+  }
+
+  readLocal(socket: number, local: PeerAddress): number {
+    this.#host.headers.readLocal(this.sockets.endOfSocket(socket), local);
     return 0;
   }
 

@@ -19,7 +19,7 @@ async function ask(backend: RawBackend, timeoutMs: number): Promise<Silent | nul
   const { promise, resolve } = Promise.withResolvers<string>();
   const probe: Probe = startProbe(
     host,
-    { type: 'tcp', port: backend.port, path: '', expect: [] },
+    { type: 'tcp', port: backend.port, path: '', expect: [], proxyProtocol: 0 },
     ({ result, reason }) => resolve(result === 'success' ? '' : reason),
   );
   const ended = new AbortController();
