@@ -1,6 +1,6 @@
-// The HTTP server of the control plane: /metrics, /healthz, /readyz, and the API below /api (api/server.ts). It decides who
-// may ask for what. When its address is taken (an older process that is still draining, say) the proxy runs on and the
-// address is tried again.
+// The HTTP server of the control plane: /metrics, /healthz, /readyz, the API below /api (api/server.ts), and the dashboard
+// (dashboard.ts). It decides who may ask for what. When its address is taken (an older process that is still draining,
+// say) the proxy runs on and the address is tried again.
 
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
@@ -99,6 +99,11 @@ function createPages(options: AdminOptions, authorize: Authorize): Map<string, P
   ]);
 }
 
+/** The dashboard is code only, the same for everybody. */
+function isDashboard(path: string): boolean {
+  return path === '/' || path.startsWith('/assets/');
+}
+
 /** Answers one request: a page, or the API. */
 function createAnswer(options: AdminOptions, loadApi: () => Promise<Api>): Handler {
   const authorize = options.token === null ? sameSiteCheck : bearerCheck(options.token);
@@ -110,12 +115,14 @@ function createAnswer(options: AdminOptions, loadApi: () => Promise<Api>): Handl
     const problem = (page?.authorize ?? (isApi ? authorize : anybody))(request);
     if (problem !== null) sendProblem(request, response, problem);
     else if (isApi) await (await loadApi()).handle(request, response);
-    else if (page === undefined) {
-      plainText(response, 404, `Not found; there are ${[...pages.keys(), '/api'].join(', ')}`);
+    else if (page === undefined && !isDashboard(path)) {
+      const paths = ['/', ...pages.keys(), '/api'].join(', ');
+      plainText(response, 404, `Not found; there are ${paths}`);
     } else if (request.method !== 'GET' && request.method !== 'HEAD') {
       response.setHeader('allow', 'GET, HEAD');
       plainText(response, 405, 'Only GET and HEAD are allowed');
-    } else await page.handle(request, response);
+    } else if (page !== undefined) await page.handle(request, response);
+    else await (await import('./dashboard.ts')).serveDashboard(request, response, path);
   };
 }
 
