@@ -83,7 +83,7 @@ test('admin API: the status tells a failed reload, and a drain with its deadline
   await proxy.untilLog('Draining');
   const status = await readAdmin(proxy, '/api/status', 'status');
   assert.equal(status.state, 'draining');
-  assert.equal(status.drain?.sessions, 1);
+  assert.deepEqual([status.drain?.sessions, status.drain?.cause], [1, 'SIGTERM']);
   const { since = '', deadline = '' } = status.drain ?? {};
   assert.equal(Date.parse(deadline) - Date.parse(since), 30_000);
   client.destroy();

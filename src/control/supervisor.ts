@@ -107,7 +107,7 @@ class Supervisor {
     for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
     this.#manager = new ServiceNotifier(process.env, logger);
     this.#usesNative = usesNative(config.engine);
-    this.#succession = new Succession(config, this.#usesNative, this.#manager, logger);
+    this.#succession = new Succession(config, this.#usesNative, this.#manager, this.#logger);
     // Without SO_REUSEPORT only one thread can listen on an address.
     this.#workers = this.#usesNative || process.platform === 'linux' ? config.workers : 1;
   }

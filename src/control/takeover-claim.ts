@@ -150,7 +150,7 @@ export class TakeoverClaim {
         const { message } = await hear(socket);
         if (message.type === 'expired') throw expired(pid);
         if (message.type === 'released' && message.notify !== '') notify = message.notify;
-        this.#logger.info('Took over', { pid, uid });
+        this.#logger.info('Took over', { event: 'took_over', pid, uid });
       } catch (error) {
         if (!(error instanceof ClaimRefused)) throw error;
         this.#logger.warn('The process before this one has not let go', {

@@ -136,10 +136,11 @@ export class TakeoverOffer {
       result = sendPacket(socket, message, sockets.slice(at, at + PASSED_MAX));
     }
     if (result <= 0) {
-      logger.warn('The listeners cannot be passed on', { ...peer, reason: errnoName(result) });
+      const fields = { event: 'takeover_failed', ...peer, reason: errnoName(result) };
+      logger.warn('The listeners cannot be passed on', fields);
       return false;
     }
-    logger.info('A new process prepares to take over', { ...peer });
+    logger.info('A new process prepares to take over', { event: 'takeover_offered', ...peer });
     const { readyMs = READY_MS_MAX } = this.#options;
     this.#successor = { ...peer, socket, deadlineMs: monotonicMs() + readyMs };
     return true;
@@ -179,7 +180,8 @@ export class TakeoverOffer {
     closeDescriptor(socket);
     this.#successor = null;
     const { logger } = this.#options;
-    logger.warn('The new process did not take over, this one goes on', { pid, uid, reason });
+    const fields = { event: 'takeover_failed', pid, uid, reason };
+    logger.warn('The new process did not take over, this one goes on', fields);
   }
 
   #release(): void {

@@ -100,7 +100,7 @@ export const status = v.object({
   health: v.object({ enabled: v.boolean(), checked: count, unhealthy: count }),
   breakers: v.object({ enabled: v.boolean(), open: count }),
   drains: v.object({ backends: count, sessions: count }),
-  drain: v.nullable(v.object({ since: time, deadline: time, sessions: count })),
+  drain: v.nullable(v.object({ cause: v.string(), since: time, deadline: time, sessions: count })),
   window_seconds: v.number(),
 });
 
@@ -276,11 +276,11 @@ export const event = v.object({
 
 export type EventData = v.InferOutput<typeof event>;
 
-/** The data of an SSE message of event `gap`: events that are no longer there. */
 export type StatusData = v.InferOutput<typeof status>;
 export type BackendListData = v.InferOutput<typeof backendList>;
 export type CountriesData = v.InferOutput<typeof countries>;
 
+/** The data of an SSE message of event `gap`: events that are no longer there. */
 export const gap = v.object({ missed: v.nullable(count) });
 
 /** An OpenAPI 3.1 document. */

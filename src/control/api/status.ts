@@ -155,7 +155,8 @@ function drainOf(api: Api, sessions: number): Status['drain'] {
   const draining = events.latest('draining');
   if (isReady() || draining === null) return null;
   const deadline = new Date(Date.parse(draining.time) + config.shutdownTimeoutSecs * 1000);
-  return { since: draining.time, deadline: deadline.toISOString(), sessions };
+  const cause = String(draining.fields.signal);
+  return { cause, since: draining.time, deadline: deadline.toISOString(), sessions };
 }
 
 function acceptErrors(totals: Float64Array): Record<string, number> {
