@@ -16,8 +16,9 @@ const EXIT_INTERRUPTED = 130;
 const TIMEOUT_SECS_MAX = 31_536_000;
 const RATE_MAX = 1e9;
 const LOOK_MS = 250;
-/** A page that takes long to make is asked for less often: this many times the time it took. */
-const LOOK_SHARE = 20;
+/** A page that takes long to make is asked for less often: so many times the time it took, but not too seldom. */
+const LOOK_SHARE = 5;
+const LOOK_MS_MAX = 2000;
 const LINE_MS = 1000;
 const CLEAR_LINE = '\r\x1b[K';
 
@@ -143,7 +144,8 @@ async function watchDrain(
         const leftMs = plan.closeAtMs === null ? null : plan.closeAtMs - nowMs;
         report.progress(watch.open, watch.isClosing(nowMs), leftMs, nowMs);
       }
-      const pauseMs = Math.max(LOOK_MS, (nowMs - startMs) * LOOK_SHARE);
+      const restMs = Math.min(LOOK_MS_MAX, (nowMs - startMs) * LOOK_SHARE);
+      const pauseMs = Math.max(LOOK_MS, restMs);
       await sleep(pauseMs, undefined, { signal: interrupt.signal });
     }
   } catch (error) {
