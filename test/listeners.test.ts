@@ -1,9 +1,12 @@
 // Listening: several addresses with their apps, IPv6, dual stack, busy ports.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { after, before, test } from 'node:test';
 import { backendName, clientFate } from '../src/testing/clients.ts';
+import { attempt, skipReason } from '../src/testing/netns.ts';
 import {
   type HostPort,
   ProxyProcess,
@@ -127,6 +130,24 @@ test('listeners: an address this machine does not have is a clear message', asyn
   assert.equal((await within('the proxy to end', proxy.exited)).code, 1);
   const text = JSON.stringify(proxy.logs) + proxy.stderrText;
   assert.match(text, /192\.0\.2\.1:8080: EADDRNOTAVAIL, this machine has no such address/);
+});
+
+test('listeners: a burst waits in the longest queue that the kernel allows', async (t) => {
+  const problem = attempt('ss', ['-V']);
+  if (problem !== '') {
+    t.skip(skipReason(problem));
+    return;
+  }
+  const longest = readFileSync('/proc/sys/net/core/somaxconn', 'utf8').trim();
+  await using proxy = await startProxy({ backends: [{ id: 'w', ...web.row }] });
+  const filter = `sport = :${proxy.address.port}`;
+  const { stdout } = spawnSync('ss', ['-ltnH', filter], { encoding: 'utf8' });
+  // Of a listening socket Send-Q is the length of the queue (ss(8)); there is a socket per worker.
+  const queues = stdout.trim().split('\n');
+  assert.deepEqual(
+    queues.map((line) => line.split(/ +/)[2]),
+    [longest, longest],
+  );
 });
 
 test('listeners: the proxy runs on without its metrics while their port is taken, and takes it later', async () => {

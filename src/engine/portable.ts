@@ -16,6 +16,12 @@ import { abort, keepReadable, takeUnread } from './portable-socket.ts';
 import * as proactor from './proactor.ts';
 import { WRITE_BUFFERS, WriteBuffers } from './write-buffers.ts';
 
+/**
+ * The kernel cuts it to net.core.somaxconn. libuv accepts one connection a turn of the loop, so a burst waits long; when the
+ * queue overflows, clients believe themselves connected while the kernel has dropped their last ACK.
+ */
+const BACKLOG = 65_535;
+
 /** Where a listener number listens; node:net makes its own listening sockets. */
 export interface PortableListener {
   readonly host: string;
@@ -170,7 +176,8 @@ export class PortableEngine implements proactor.Proactor {
       server.once('close', resolve);
     });
     this.#listening = Promise.all([this.#listening, listening]);
-    server.listen({ host: where.host, port: where.port, ipv6Only: where.v6Only, reusePort });
+    const { host, port, v6Only: ipv6Only } = where;
+    server.listen({ host, port, ipv6Only, reusePort, backlog: BACKLOG });
   }
 
   /** Resolves once every accept started so far listens, or has failed. */
