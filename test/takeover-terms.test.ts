@@ -7,7 +7,13 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { takeoverName } from '../src/control/takeover-protocol.ts';
 import { closeDescriptor } from '../src/sys/socket.ts';
-import { acceptUnix, listenUnix, openUnixSocket, sendPacket } from '../src/sys/unix-socket.ts';
+import {
+  acceptUnix,
+  connectUnix,
+  listenUnix,
+  openUnixSocket,
+  sendPacket,
+} from '../src/sys/unix-socket.ts';
 import { backendName, echoOnce, openClient, readToEnd } from '../src/testing/clients.ts';
 import { skipReason } from '../src/testing/netns.ts';
 import {
@@ -153,6 +159,27 @@ test('takeover: a process of another version, or that says nothing sensible, is 
     assert.match(result.said, /EADDRINUSE/);
   }
   closeDescriptor(name);
+});
+
+test('takeover: where somebody else has the name of the offer it is made later, with a warning until then', {
+  skip,
+}, async () => {
+  await using backend = await startBackend(sayName('a'));
+  const backends = [{ id: 'a', ...backend.row }];
+  const address = `127.0.0.1:${await refusedPort()}`;
+  const squatter = openUnixSocket('packets');
+  assert.equal(listenUnix(squatter, takeoverName(address), 1), 0);
+  await using old = await startProxy({ backends, settings: { LISTEN_ADDR: address } });
+  const warning = await old.untilLog('A listener cannot be offered to a new process');
+  assert.match(String(warning.reason), /another process has the name @edgeproxy-takeover/);
+  assert.equal(await backendName(old.address), 'a');
+  closeDescriptor(squatter);
+  const probe = openUnixSocket('packets');
+  await until('the offer', () => connectUnix(probe, takeoverName(address)) === 0);
+  closeDescriptor(probe);
+  await using next = await startSuccessor(old, backends);
+  assert.deepEqual(await within('the end', old.exited), DONE);
+  assert.equal(await backendName(next.address), 'a');
 });
 
 test('takeover: signals to the old process: the first spares its sessions, the next ends them', {

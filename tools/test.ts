@@ -7,7 +7,7 @@ import { globSync } from 'node:fs';
 
 /** What does not depend on the engine, or chooses it itself. */
 const ONCE =
-  /(access-cli|admin-\w+|allocation|cli|dashboard|doctor|engines|faults-table|geography|health|operating|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top)\.test\.ts$/;
+  /(access-cli|admin-\w+|allocation|cli|dashboard|doctor|engines|faults-table|geography|health|operating|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top|units)\.test\.ts$/;
 const OTHER_ENGINES = process.env.EDGEPROXY_TEST_ENGINE ? [] : ['epoll', 'portable'];
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));

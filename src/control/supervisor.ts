@@ -105,7 +105,7 @@ class Supervisor {
     this.#token = readAdminToken(config);
     this.#logger = this.#events.tap(logger);
     for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
-    this.#manager = new ServiceNotifier(process.env, logger);
+    this.#manager = new ServiceNotifier(process.env, this.#logger);
     this.#usesNative = usesNative(config.engine);
     this.#succession = new Succession(config, this.#usesNative, this.#manager, this.#logger);
     // Without SO_REUSEPORT only one thread can listen on an address.
