@@ -78,7 +78,9 @@ export class TakeoverClaim {
     if (socket < 0) throw new ClaimRefused(errnoName(socket));
     try {
       const result = connectUnix(socket, takeoverName(address));
-      if (result < 0) throw new ClaimRefused(result === -ECONNREFUSED ? '' : errnoName(result));
+      // Nobody, or too many at once: both may be over in a moment.
+      const isPassing = result === -ECONNREFUSED || result === -EAGAIN;
+      if (result < 0) throw new ClaimRefused(isPassing ? '' : errnoName(result));
       const peer = peerCredentials(socket);
       const own = process.geteuid?.();
       if (peer === null || (own !== 0 && peer.uid !== 0 && peer.uid !== own)) {
