@@ -1,8 +1,10 @@
 // A short list of address prefixes that one asks for each connection: which peers are trusted proxies. Pure and without
-// allocation; one pass over the list, about a nanosecond an entry. All addresses in one form, IPv4 as ::ffff:0:0/96.
+// allocation; one pass over the list, about a nanosecond an entry. All addresses in one form, IPv4 as ::ffff:0:0/96; yet
+// the families are apart, as in access lists: ::/0 holds no IPv4 address.
 
 /** Words of an entry: address, then mask, most significant first. */
 const ENTRY_WORDS = 8;
+const MAPPED_WORD = 0xffff;
 
 export interface PrefixWords {
   /** Four words, the bits beyond `length` 0. */
@@ -31,7 +33,10 @@ export function isListed(
   w2: number,
   w3: number,
 ): boolean {
+  const isV4 = w0 === 0 && w1 === 0 && w2 === MAPPED_WORD;
   for (let at = 0; at < list.length; at += ENTRY_WORDS) {
+    // A prefix of IPv4 has all of the first three words.
+    if (isV4 && list[at + 6] !== -1) continue;
     const differs =
       ((w0 ^ list[at]) & list[at + 4]) |
       ((w1 ^ list[at + 1]) & list[at + 5]) |
