@@ -20,7 +20,7 @@ import {
   REASON_SHUTDOWN,
   REJECTED,
 } from '../proxy/close-reason.ts';
-import { STATE_CLOSING } from '../proxy/sessions.ts';
+import { STATE_CLOSING, STATE_RELAYING } from '../proxy/sessions.ts';
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_PHASE, PHASE_DRAINING } from '../proxy/shared.ts';
 import { STAT_STALE_EVENTS } from '../proxy/stats.ts';
 import { clientBackend, clientIncarnation } from '../route/client-table.ts';
@@ -284,13 +284,15 @@ export class SimChecks {
     }
     if (result > 0) record.movedAt[slot] = now;
     if (result === -ENOBUFS) this.#emptyAt[index] = now;
-    const { dead } = this.#worker(index).state.sessions;
+    const { dead, state } = this.#worker(index).state.sessions;
     const counts = result > 0 && dead[endpoint ^ 1] === 0;
     if (counts && (op === OP_RECEIVE || op === OP_PUMP)) record.receivedAt[slot] = now;
     // An end of stream, or a failure: of a send at once, of a receive once what came before is delivered.
     const ended = result === 0 && more === 0 && (op === OP_RECEIVE || op === OP_PUMP);
     const failed = result < 0 && result !== -ECANCELED && result !== -ENOBUFS;
-    if (ended || failed) record.halfAt[slot] = Math.min(record.halfAt[slot] as number, now);
+    // A FIN behind a PROXY header is left to the relay, which reads it again once it has sent what came before.
+    const counted = failed || (ended && state[slot] === STATE_RELAYING);
+    if (counted) record.halfAt[slot] = Math.min(record.halfAt[slot] as number, now);
   }
 
   #established(index: number, slot: number): void {
