@@ -212,7 +212,11 @@ for (const [name, spoil] of [
   test(`path: over a ${name} path every byte arrives, both ways at once`, { skip }, async () => {
     using host = new FaultHost();
     await using far = await host.serve(echo);
-    await using proxy = await startProxy({ backends: [{ id: 'far', ...far.row }] });
+    await using proxy = await startProxy({
+      backends: [{ id: 'far', ...far.row }],
+      // A SYN that is lost twice is late, not wrong.
+      settings: { CONNECT_TIMEOUT_MS: 30_000, CONNECT_TOTAL_TIMEOUT_MS: 30_000 },
+    });
     spoil(host);
     const results = await Promise.all(
       [1, 2, 3, 4].map(async (seed) => {
