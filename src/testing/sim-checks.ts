@@ -421,7 +421,8 @@ export class SimChecks {
         right = backend >= 0 && idleTimeoutMs > 0 && silent >= idleTimeoutMs;
         break;
       case REASON_BUFFERS_EXHAUSTED:
-        right = backend >= 0 && !state.engine.hasBuffer();
+        // What waited in its own queues was given back by now.
+        right = backend >= 0 && this.#worker(index).engine.emptyAt === now;
         break;
       case REASON_HALF_CLOSED_TIMEOUT:
         right = backend >= 0 && halfClosedTimeoutMs > 0 && silent >= halfClosedTimeoutMs;

@@ -66,6 +66,8 @@ export class SimulatedEngine implements proactor.Proactor {
 
   // By endpoint.
   readonly #socketGeneration: Int32Array;
+  /** When the worker was last told that no buffer is free. */
+  emptyAt = -1;
 
   constructor(
     network: SimNetwork,
@@ -385,7 +387,9 @@ export class SimulatedEngine implements proactor.Proactor {
   }
 
   hasBuffer(): boolean {
-    return this.buffers.countFree() > 0;
+    if (this.buffers.countFree() > 0) return true;
+    this.emptyAt = this.#network.clock[0] as number;
+    return false;
   }
 
   isScarce(): boolean {
