@@ -1,12 +1,16 @@
 // How one run of the proxy follows another: where its listening sockets come from (a service manager, the process it takes
 // over from, or itself), when it may accept on them, and to whom it passes them on.
 
+import { setTimeout } from 'node:timers/promises';
+import { errorMessage } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type Config, ConfigError } from '../config.ts';
 import { type Listener, listenLate, openListeners, reserveListeners } from './listeners.ts';
 import { isSameService, type ServiceNotifier, takePassedSockets } from './systemd.ts';
 import type { ClaimedSockets, TakeoverClaim } from './takeover-claim.ts';
 import type { TakeoverOffer } from './takeover-offer.ts';
+
+const OFFER_RETRY_MS = 1000;
 
 export class Succession {
   readonly #config: Config;
@@ -45,11 +49,6 @@ export class Succession {
     return await this.#claim.socketsAt(address);
   }
 
-  /** Another process accepts on the listeners: this one must not until takeOver(). */
-  get isPending(): boolean {
-    return this.#claim?.isPending ?? false;
-  }
-
   /** Lets the workers accept, by `accept`, and the process before this one go. Up to then that one would serve on. */
   async takeOver(listeners: readonly Listener[], accept: () => void): Promise<void> {
     if (this.#claim === null || !this.#claim.isPending) return;
@@ -60,9 +59,28 @@ export class Succession {
     if (this.#manager.address === '') this.#manager.redirect(notify);
   }
 
-  /** Offers the listeners to the next process; `release` is called once that one accepts on them. */
+  /**
+   * Offers the listeners to the next process; `release` is called once that one accepts on them. Clients are served by now, who
+   * may take every descriptor there is: then the offer waits for some to be free.
+   */
   async offer(listeners: readonly Listener[], release: (pid: number) => void): Promise<void> {
     if (!this.#takesOver) return;
+    for (let tries = 0; !this.#withdrawn; tries++) {
+      try {
+        await this.#offerNow(listeners, release);
+        return;
+      } catch (error) {
+        if (tries === 0) {
+          this.#logger.warn('The listeners cannot be offered to a new process yet', {
+            reason: errorMessage(error),
+          });
+        }
+      }
+      await setTimeout(OFFER_RETRY_MS, undefined, { ref: false });
+    }
+  }
+
+  async #offerNow(listeners: readonly Listener[], release: (pid: number) => void): Promise<void> {
     const { TakeoverOffer } = await import('./takeover-offer.ts');
     if (this.#withdrawn) return;
     const onTaken = async (pid: number): Promise<string> => {

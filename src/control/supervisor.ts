@@ -188,7 +188,8 @@ class Supervisor {
         access: this.#access.buffer,
       },
       (index) => this.#optionsOf(index, maxConnections),
-      this.#succession.isPending,
+      // Clients wait in the kernel's queue until all is ready here: a crowd could take the descriptors that a start needs.
+      this.#usesNative,
     );
     this.#health = startHealth(config, this.#backendState, this.#logger, rampUp);
     this.#closers.push(() => this.#health?.close());
@@ -197,8 +198,12 @@ class Supervisor {
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
-    await this.#succession.takeOver(this.#listeners, () => this.#pool.command(COMMAND_RUN));
+    const accept = (): void => {
+      if (!this.#stopping) this.#pool.command(COMMAND_RUN);
+    };
+    await this.#succession.takeOver(this.#listeners, accept);
     this.#admin = await this.#startAdmin(maxConnections, clients);
+    accept();
     this.#logger.info('Listening', {
       event: 'started',
       addresses: this.#listeners.map(({ app, address }) => `${app}@${address}`),
@@ -214,7 +219,7 @@ class Supervisor {
     const where = this.#listeners.map(({ address }) => address).join(', ');
     void this.#manager.send({ READY: 1, STATUS: `Serving ${where}` });
     this.#closers.push(() => this.#succession.withdraw());
-    await this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
+    void this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
   }
 
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
