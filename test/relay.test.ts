@@ -36,7 +36,7 @@ for (const host of ['127.0.0.1', '::1']) {
     assert.equal(metrics.get('edge_bytes_total', { direction: 'up' }), 5);
     assert.equal(metrics.get('edge_bytes_total', { direction: 'down' }), 5);
     assert.equal(metrics.get('edge_backend_connections_total', { backend: 'a' }), 1);
-    assert.equal(metrics.get('edge_backend_connections_current', { backend: 'a' }), 0);
+    await proxy.untilMetric('edge_backend_connections_current', 0, { backend: 'a' });
     const { accepted, accounted } = connectionsBalance(metrics);
     assert.equal(accepted, accounted);
   });
