@@ -9,9 +9,11 @@ import { join } from 'node:path';
 
 /** What does not depend on the engine, or chooses it itself. */
 const ONCE =
-  /(access-cli|admin-\w+|allocation|cli|dashboard|doctor|engines|faults-table|geography|health|operating|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top|units)\.test\.ts$/;
+  /(mesh\/[\w-]+|access-cli|admin-\w+|allocation|cli|dashboard|doctor|engines|faults-table|geography|health|operating|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top|units)\.test\.ts$/;
 /** Most tests wait more than they compute, for timeouts and for processes. */
 const CONCURRENCY = 3;
+/** First, so that none of them runs on alone at the end. */
+const SLOW = /(allocation|attacks|cli|dashboard|drain|health|mesh\/[\w-]+|partition)\.test\.ts$/;
 const OTHER_ENGINES = process.env.EDGEPROXY_TEST_ENGINE ? [] : ['epoll', 'portable'];
 
 const wanted = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
@@ -23,7 +25,7 @@ const compileCache = mkdtempSync(join(tmpdir(), 'edgeproxy-compile-cache-'));
 function filesOf(...patterns: string[]): string[] {
   return globSync(patterns)
     .filter((file) => wanted.length === 0 || wanted.some((part) => file.includes(part)))
-    .sort();
+    .sort((a, b) => Number(SLOW.test(b)) - Number(SLOW.test(a)) || (a < b ? -1 : 1));
 }
 
 function run(files: readonly string[], env: Readonly<Record<string, string>>): number {
@@ -55,6 +57,6 @@ for (const engine of perEngine.length > 0 ? OTHER_ENGINES : []) {
   failed |= run(perEngine, { EDGEPROXY_TEST_ENGINE: engine });
 }
 process.stdout.write('\nAll tests, on the engine that auto chooses\n');
-failed |= run([...unit, ...endToEnd], {});
+failed |= run([...endToEnd, ...unit], {});
 rmSync(compileCache, { recursive: true, force: true });
 process.exit(failed === 0 ? 0 : 1);
