@@ -18,6 +18,7 @@ import {
   setPrefixValue,
 } from '../../route/prefix-tree.ts';
 import type { Prefix } from '../../sys/prefix.ts';
+import { PrefixOwners } from './prefix-owners.ts';
 
 const HEADER_WORDS = 8;
 const WORD_BYTES = 4;
@@ -74,7 +75,7 @@ export function peerOfAddress(
 export class AllowedIps {
   readonly #table: AllowedIpsTable;
   readonly #prefixesMax: number;
-  readonly #peers = new Map<string, { readonly prefix: Prefix; readonly peer: number }>();
+  readonly #owners = new PrefixOwners<number>();
 
   constructor(table: AllowedIpsTable, prefixesMax: number) {
     this.#table = table;
@@ -84,23 +85,18 @@ export class AllowedIps {
 
   /** Gives a prefix to a peer, taking it from whom it was. Throws when there are too many; publish() makes it so. */
   set(prefix: Prefix, peer: number): void {
-    const name = nameOf(prefix);
-    if (!this.#peers.has(name) && this.#peers.size >= this.#prefixesMax) {
+    if (this.#owners.size >= this.#prefixesMax && !this.#owners.has(prefix)) {
       throw new RangeError(`Cannot add allowed IPs: at most ${this.#prefixesMax} prefixes in all`);
     }
-    // A prefix that is given again comes last, as in a fresh list.
-    this.#peers.delete(name);
-    this.#peers.set(name, { prefix, peer });
+    this.#owners.set(prefix, peer);
   }
 
   removePeer(peer: number): void {
-    for (const [name, entry] of this.#peers) if (entry.peer === peer) this.#peers.delete(name);
+    this.#owners.removeOwner(peer);
   }
 
   of(peer: number): Prefix[] {
-    return [...this.#peers.values()]
-      .filter((entry) => entry.peer === peer)
-      .map(({ prefix }) => prefix);
+    return this.#owners.of(peer);
   }
 
   /** Shows the data threads what has been changed. */
@@ -112,7 +108,7 @@ export class AllowedIps {
     const tree: PrefixTree = { nodes, end: 0 };
     addPrefixNode(tree, MAPPED, V4_BITS);
     addPrefixNode(tree, UNSPECIFIED, 0);
-    for (const { prefix, peer } of this.#peers.values()) {
+    for (const [peer, prefix] of this.#owners.all()) {
       const root = isV4Prefix(prefix) ? ROOT_V4 : ROOT_V6;
       setPrefixValue(nodes, insertPrefix(tree, root, prefix.words, prefix.length), peer + 1);
     }
@@ -123,8 +119,4 @@ export class AllowedIps {
 
 function isV4Prefix({ words, length }: Prefix): boolean {
   return length >= V4_BITS && words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
-}
-
-function nameOf({ words, length }: Prefix): string {
-  return `${words.map((word) => word >>> 0).join()}/${length}`;
 }

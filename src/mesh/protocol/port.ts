@@ -36,7 +36,7 @@ export interface DevicePort {
   addPeer(peer: number): void;
   /** Row `peer` is free again. Its keys have been removed before. */
   removePeer(peer: number): void;
-  /** Transport packets go there from now on. */
+  /** Transport packets go there from now on, from whatever local address the kernel chooses. */
   setEndpoint(peer: number, endpoint: Uint8Array): void;
   installKeys(peer: number, keypair: KeyPair): void;
   /** Packets to the peer are sealed with this keypair from now on. */
@@ -81,7 +81,7 @@ export interface DeviceWorld {
 export interface DeviceChange {
   /** 32 bytes; all zero: none. */
   readonly privateKey?: Uint8Array;
-  /** Removes the peers that `peers` does not name. */
+  /** Removes all peers, with their sessions, before `peers` are applied. */
   readonly replacePeers?: boolean;
   /** Applied in order; a key may occur more than once. */
   readonly peers?: readonly PeerChange[];
