@@ -1,6 +1,7 @@
 // Runs inside a network namespace: a WireGuard machine of ours on a UDP socket of loopback against a wireguard-go there.
 // Inner packets are UDP between 10.77.0.1, the interface of wireguard-go, and 10.77.0.2, which is us. The first argument
-// says who begins: `ours` or `theirs`; the second, `psk`, that there is a preshared key. Says OK, or fails.
+// says who begins: `ours` or `theirs`. The second is what is tried: `none` and `psk` (a preshared key), `renew` (keys that
+// we make anew every 300 ms), `load` (the responder is flooded and asks for a cookie). Says OK, or fails.
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -8,14 +9,27 @@ import { randomBytes, randomFillSync } from 'node:crypto';
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { mac } from '../mesh/protocol/blake2s.ts';
+import { deriveRemote } from '../mesh/protocol/identity.ts';
+import { INITIATION, TRANSPORT } from '../mesh/protocol/messages.ts';
+import { PROTOCOL_TIMES, type ProtocolTimes } from '../mesh/protocol/times.ts';
 import { importPrivateKey } from '../mesh/protocol/x25519.ts';
 import { MeshDataPlane } from './mesh-data-plane.ts';
 import { attempt } from './netns.ts';
 import { until } from './wait.ts';
 
-const [begins = 'ours', secrecy = '', directory = '', name = ''] = process.argv.slice(2);
+const [begins = 'ours', scene = '', directory = '', name = ''] = process.argv.slice(2);
 const PACKETS = 20;
 const PORT = 7777;
+const FLOOD_PAUSE_MS = 20;
+/** More than the machine takes at once without asking for cookies, and than wireguard-go has in its queue. */
+const FLOOD_MESSAGES = 700;
+const TIMES: ProtocolTimes = {
+  ...PROTOCOL_TIMES,
+  ...(scene === 'renew' && { rekeyAfterMs: 300, rekeyTimeoutMs: 100, rekeyJitterMs: 10 }),
+  ...(scene === 'load' && { rekeyTimeoutMs: 300 }),
+};
 
 function run(program: string, line: string): void {
   const problem = attempt(program, line.split(' '));
@@ -60,13 +74,17 @@ function innerText(packet: Uint8Array): string {
 interface Ours {
   readonly plane: MeshDataPlane;
   readonly received: string[];
+  /** Types of the handshake and cookie messages that came. */
+  readonly cameTypes: number[];
   readonly port: number;
 }
 
 async function openOurs(privateKey: Uint8Array): Promise<Ours> {
   const socket = await bound('127.0.0.1', 0);
   const received: string[] = [];
+  const cameTypes: number[] = [];
   const plane = new MeshDataPlane({
+    times: TIMES,
     now: () => performance.now(),
     world: { random: (bytes) => randomFillSync(bytes), unixMs: () => Date.now() },
     transmit: (endpoint, datagram) => {
@@ -77,13 +95,14 @@ async function openOurs(privateKey: Uint8Array): Promise<Ours> {
   });
   plane.machine.configure(performance.now(), { privateKey });
   socket.on('message', (datagram, from) => {
+    if (datagram[0] !== TRANSPORT.type) cameTypes.push(datagram[0] as number);
     plane.receive(datagram, endpointOf(from.address, from.port));
   });
   const timer = setInterval(() => {
     if (plane.machine.nextDeadline() <= performance.now()) plane.tick();
   }, 20);
   timer.unref();
-  return { plane, received, port: socket.address().port };
+  return { plane, received, cameTypes, port: socket.address().port };
 }
 
 interface Theirs {
@@ -112,10 +131,10 @@ async function startTheirs(): Promise<Theirs> {
 }
 
 async function introduce(ours: Ours, theirs: Theirs, ownKey: Uint8Array): Promise<void> {
-  const psk = secrecy === 'psk' ? randomBytes(32) : new Uint8Array(32);
+  const psk = scene === 'psk' ? randomBytes(32) : new Uint8Array(32);
   writeFileSync(`${directory}/psk`, Buffer.from(psk).toString('base64'), { mode: 0o600 });
   const own = Buffer.from(importPrivateKey(ownKey).publicKey).toString('base64');
-  const key = secrecy === 'psk' ? ` preshared-key ${directory}/psk` : '';
+  const key = scene === 'psk' ? ` preshared-key ${directory}/psk` : '';
   // Who answers learns the endpoint from the first message: roaming.
   const where = begins === 'theirs' ? ` endpoint 127.0.0.1:${ours.port}` : '';
   run('wg', `set ${name} peer ${own}${key}${where} allowed-ips 10.77.0.2/32`);
@@ -129,6 +148,46 @@ async function introduce(ours: Ours, theirs: Theirs, ownKey: Uint8Array): Promis
       },
     ],
   });
+}
+
+/** Initiations whose mac1 alone is right, over and over: to us by hand, to them on the wire. */
+async function flood(ours: Ours, theirs: Theirs, ownKey: Uint8Array): Promise<() => void> {
+  const target = begins === 'ours' ? theirs.publicKey : importPrivateKey(ownKey).publicKey;
+  const remote = deriveRemote(null, target, new Uint8Array(32));
+  const junk = randomBytes(INITIATION.bytes);
+  junk.set([INITIATION.type, 0, 0, 0]);
+  junk.set(mac(remote.mac1Key, junk.subarray(0, INITIATION.mac1)), INITIATION.mac1);
+  const socket = await bound('127.0.0.1', 0);
+  const nowhere = endpointOf('127.0.0.1', 9);
+  const pour = (): void => {
+    for (let message = 0; message < FLOOD_MESSAGES; message++) {
+      if (begins === 'ours') socket.send(junk, theirs.port, '127.0.0.1');
+      else ours.plane.machine.handleMessage(performance.now(), junk, nowhere);
+    }
+  };
+  pour();
+  const timer = setInterval(pour, FLOOD_PAUSE_MS * (begins === 'ours' ? 1 : 10));
+  return () => {
+    clearInterval(timer);
+    socket.close();
+  };
+}
+
+/** That the messages were those of the scene. */
+function check({ plane, cameTypes }: Ours): void {
+  const types = plane.sentMessages.map(({ type }) => type);
+  const count = (list: readonly number[], type: number): number =>
+    list.filter((each) => each === type).length;
+  if (scene === 'renew') {
+    assert.ok(count(types, 1) >= 4 && count(types, 1) === count(cameTypes, 2), `${types}`);
+  } else if (scene === 'load') {
+    // Who is flooded asked for a cookie at least once, and answered at last.
+    const [asked, answered] = begins === 'ours' ? [cameTypes, cameTypes] : [types, types];
+    assert.ok(count(asked, 3) > 0, 'no cookie');
+    assert.ok(count(answered, 2) > 0, 'no response');
+  } else {
+    assert.deepEqual(types, [begins === 'ours' ? 1 : 2]);
+  }
 }
 
 async function exchange(): Promise<void> {
@@ -147,16 +206,25 @@ async function exchange(): Promise<void> {
     };
     const heard = { ours: received, theirs: ours.received };
     const order = begins === 'ours' ? (['ours', 'theirs'] as const) : (['theirs', 'ours'] as const);
-    for (let packet = 0; packet < PACKETS; packet++) {
+    if (scene === 'load') {
+      // Until there is a session: after it the flood would only cost packets at the socket.
+      const stop = await flood(ours, theirs, ownKey);
+      say[order[0]]('warm');
+      await until('a session', () => ours.plane.hasCurrent(0));
+      stop();
+    }
+    const packets = scene === 'renew' ? PACKETS * 5 : PACKETS;
+    for (let packet = 0; packet < packets; packet++) {
+      if (scene === 'renew') await delay(10);
       for (const who of order) {
-        const text = `${who} ${'x'.repeat(packet)} ${packet}`;
+        const text = `${who} ${'x'.repeat(packet % 20)} ${packet}`;
         say[who](text);
         await until(text, () => heard[who].includes(text));
       }
     }
-    const types = ours.plane.sentMessages.map(({ type }) => type);
-    assert.deepEqual(types, [begins === 'ours' ? 1 : 2]);
-    assert.equal(received.length + ours.received.length, PACKETS * 2);
+    check(ours);
+    const all = [...received, ...ours.received].filter((text) => text !== 'warm');
+    assert.equal(all.length, packets * 2);
   } finally {
     theirs.kill();
   }

@@ -1,5 +1,5 @@
-// The machine against wireguard-go, over UDP sockets in a network namespace: both as initiator and as responder, with and
-// without a preshared key, packets both ways.
+// The machine against wireguard-go, over UDP sockets in a network namespace: as initiator and as responder, with and
+// without a preshared key, with keys renewed on the way, and with a flooded responder that asks for a cookie.
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -25,9 +25,11 @@ function problemWith(namespace: string): string {
 }
 
 for (const begins of ['ours', 'theirs']) {
-  for (const secrecy of ['psk', 'none']) {
-    test(`an exchange with wireguard-go: initiator ${begins}, preshared key ${secrecy}`, (t) => {
-      const name = `ep${process.pid}${begins[0]}${secrecy[0]}`;
+  for (const scene of begins === 'ours'
+    ? ['none', 'psk', 'renew', 'load']
+    : ['none', 'psk', 'load']) {
+    test(`an exchange with wireguard-go: initiator ${begins}, ${scene}`, (t) => {
+      const name = `ep${process.pid}${begins[0]}${scene[0]}`;
       const problem = problemWith(name);
       if (problem !== '') {
         t.skip(skipReason(problem));
@@ -36,7 +38,7 @@ for (const begins of ['ours', 'theirs']) {
       const directory = mkdtempSync(join(tmpdir(), 'edgeproxy-exchange-'));
       try {
         const node = [process.execPath, '--disable-warning=ExperimentalWarning', HELPER];
-        const args = ['netns', 'exec', name, ...node, begins, secrecy, directory, name];
+        const args = ['netns', 'exec', name, ...node, begins, scene, directory, name];
         const result = spawnSync('ip', args, { encoding: 'utf8', timeout: 60_000 });
         assert.equal(result.stdout, 'OK\n', result.stderr);
       } finally {
