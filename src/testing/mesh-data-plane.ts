@@ -32,6 +32,8 @@ interface Row {
   current: Keys | null;
   endpoint: Uint8Array | null;
   hasNews: boolean;
+  /** Since when there is something to report. */
+  newsMs: number;
   dropped: number;
 }
 
@@ -41,6 +43,8 @@ export interface DataPlaneOptions {
   readonly transmit: (endpoint: Uint8Array, datagram: Uint8Array) => void;
   readonly deliver: (peer: number, packet: Uint8Array) => void;
   readonly times?: ProtocolTimes;
+  /** What is not urgent is told this late. */
+  readonly reportLagMs?: number;
 }
 
 function noActivity(): PeerActivity {
@@ -119,7 +123,7 @@ export class MeshDataPlane implements DevicePort {
     this.flushQueue(peer);
     if (row.queue.length > 0) {
       row.activity.needsHandshake = true;
-      row.hasNews = true;
+      this.#noteNews(row);
     }
     this.report();
   }
@@ -142,7 +146,7 @@ export class MeshDataPlane implements DevicePort {
   report(): void {
     for (const key of this.#handed.splice(0)) assert.ok(key.every((byte) => byte === 0));
     for (let round = 0; round < 10; round++) {
-      const rows = [...this.#rows].filter(([, { hasNews }]) => hasNews);
+      const rows = [...this.#rows].filter(([, row]) => this.#isDue(row));
       if (rows.length === 0) return;
       for (const [peer, row] of rows) {
         const activity = { ...row.activity };
@@ -154,8 +158,27 @@ export class MeshDataPlane implements DevicePort {
     assert.fail('the machine and the data plane keep each other busy');
   }
 
+  /** When the next report is due. */
+  nextReportMs(): number {
+    let timeMs = Infinity;
+    for (const row of this.#rows.values()) {
+      if (row.hasNews) timeMs = Math.min(timeMs, row.newsMs + (this.#options.reportLagMs ?? 0));
+    }
+    return timeMs;
+  }
+
+  #isDue({ hasNews, newsMs, activity }: Row): boolean {
+    if (activity.keysUsed >= 0 || activity.needsHandshake) return hasNews;
+    return hasNews && this.#options.now() >= newsMs + (this.#options.reportLagMs ?? 0);
+  }
+
+  #noteNews(row: Row): void {
+    if (!row.hasNews) row.newsMs = this.#options.now();
+    row.hasNews = true;
+  }
+
   #open(datagram: Uint8Array, source: Uint8Array): void {
-    if (datagram.length < TRANSPORT.bytes) return;
+    if (datagram.length < TRANSPORT.bytes || readIndex(datagram, 0) !== TRANSPORT.type) return;
     const localIndex = readIndex(datagram, TRANSPORT.receiver);
     for (const [peer, row] of this.#rows) {
       const keys = row.keys.get(localIndex);
@@ -172,7 +195,7 @@ export class MeshDataPlane implements DevicePort {
 
   #noteReceived(row: Row, keys: Keys, packet: Uint8Array, source: Uint8Array): void {
     const { activity } = row;
-    row.hasNews = true;
+    this.#noteNews(row);
     activity.receivedAny = true;
     activity.sentUnanswered = false;
     if (packet.length > 0) activity.receivedUnanswered = true;
@@ -191,7 +214,7 @@ export class MeshDataPlane implements DevicePort {
     const counter = keys.sent++;
     datagram.set(nonceOf(counter).subarray(4), TRANSPORT.counter);
     datagram.set(seal(keys.sendKey, nonceOf(counter), packet, NOTHING), TRANSPORT.packet);
-    row.hasNews = true;
+    this.#noteNews(row);
     row.activity.sentAny = true;
     row.activity.receivedUnanswered = false;
     if (packet.length > 0) row.activity.sentUnanswered = true;
@@ -223,6 +246,7 @@ export class MeshDataPlane implements DevicePort {
       current: null,
       endpoint: null,
       hasNews: false,
+      newsMs: 0,
       dropped: 0,
     });
   }

@@ -45,6 +45,8 @@ export class MeshNetwork {
     [];
   #flights: Flight[] = [];
   readonly #times: ProtocolTimes;
+  /** How late the data planes of machines that are started from now on report. */
+  reportLagMs = 0;
   now = 0;
 
   constructor(seed: number, times: ProtocolTimes = PROTOCOL_TIMES) {
@@ -81,6 +83,7 @@ export class MeshNetwork {
     node.plane = new MeshDataPlane({
       now: () => this.now,
       times: this.#times,
+      reportLagMs: this.reportLagMs,
       world: {
         random: (bytes) => bytes.set(this.bytes(bytes.length)),
         unixMs: () => EPOCH_MS + this.now + node.clockOffsetMs,
@@ -131,10 +134,13 @@ export class MeshNetwork {
     for (;;) {
       let timeMs = untilMs;
       for (const flight of this.#flights) timeMs = Math.min(timeMs, flight.timeMs);
-      for (const { plane } of this.nodes) timeMs = Math.min(timeMs, plane.machine.nextDeadline());
+      for (const { plane } of this.nodes) {
+        timeMs = Math.min(timeMs, plane.machine.nextDeadline(), plane.nextReportMs());
+      }
       this.now = Math.max(this.now, timeMs);
       this.#land();
       for (const { plane } of this.nodes) {
+        plane.report();
         if (plane.machine.nextDeadline() <= this.now) plane.tick();
       }
       if (timeMs >= untilMs) return;

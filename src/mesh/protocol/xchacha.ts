@@ -5,7 +5,7 @@
 
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 
-export const KEY_BYTES = 32;
+const KEY_BYTES = 32;
 export const TAG_BYTES = 16;
 export const XNONCE_BYTES = 24;
 const NONCE_BYTES = 12;
