@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { formatPrefix, type Prefix, parsePrefix } from '../../sys/prefix.ts';
+import { MeshDataPlane } from '../../testing/mesh-data-plane.ts';
 import { MeshNetwork, type MeshNode } from '../../testing/mesh-network.ts';
 import { peerOfAddress } from './allowed-ips.ts';
 import type { DeviceChange, PeerChange, PeerState } from './port.ts';
@@ -58,6 +59,24 @@ test('a peer that is removed loses keys, prefixes and row, and its packets are r
   assert.equal(a.received.length, heard);
   configure(a, { peers: [{ publicKey: key(4), updateOnly: true }] });
   assert.deepEqual(peers(a), []);
+});
+
+test('a row has no prefixes when it becomes another peer', () => {
+  const { a } = opened();
+  const { plane } = a;
+  const owners: number[] = [];
+  plane.addPeer = (peer) => {
+    owners.push(peerOfAddress(plane.table, 0, 0, 0xffff, 0x0a000001));
+    MeshDataPlane.prototype.addPeer.call(plane, peer);
+  };
+  const many = Array.from({ length: 7 }, (_, at) => ({ publicKey: key(at + 10) }));
+  configure(a, { peers: [...many, { publicKey: key(16), allowedIps: [prefix('10.0.0.0/8')] }] });
+  configure(a, { peers: [{ publicKey: key(16), remove: true }, { publicKey: key(20) }] });
+  assert.equal(owners.length, 8);
+  assert.ok(
+    owners.every((peer) => peer === -1),
+    `${owners}`,
+  );
 });
 
 test('replacePeers drops all peers and their sessions, the ones named come anew', () => {

@@ -162,6 +162,26 @@ test('initiations of a key that is no peer, or of a peer whose clock went back, 
   ignores(here, b, messages(net, a, 1));
 });
 
+test('initiations of a peer less than 20 ms apart are not all answered', () => {
+  const { net, a, b } = scene();
+  net.weather.loss = 1;
+  const fresh = (): Uint8Array => {
+    net.restart(b);
+    net.introduce(b, a);
+    b.clockOffsetMs += SEC;
+    net.say(b, 'again');
+    return messages(net, b, 1).at(-1) as Uint8Array;
+  };
+  const answered = (): number => {
+    const before = messages(net, a, 2).length;
+    net.inject(a, fresh(), b.endpoint);
+    return messages(net, a, 2).length - before;
+  };
+  assert.deepEqual([answered(), answered()], [1, 0]);
+  net.run(net.now + 20);
+  assert.equal(answered(), 1);
+});
+
 test('the endpoint follows authenticated packets of every kind', () => {
   for (const kind of ['data', 'initiation', 'response']) {
     const { net, a, b } = scene();
