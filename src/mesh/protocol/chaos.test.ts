@@ -8,7 +8,7 @@ import { MeshNetwork, type MeshNode } from '../../testing/mesh-network.ts';
 const SEC = 1000;
 /** Silence is noticed after 15 s and its jitter; an initiation may have to wait 5 s more, with its jitter; reports lag. */
 const HEALED_MS = 22 * SEC;
-const SEEDS = 40;
+const SEEDS = 25;
 
 interface Said {
   readonly text: string;
