@@ -140,6 +140,10 @@ export class MeshDataPlane implements DevicePort {
     this.machine.tick(now);
     this.report();
     assert.ok(this.machine.nextDeadline() > now, 'a deadline that was not met');
+    for (const { keys } of this.#rows.values()) {
+      for (const { pair } of keys.values())
+        assert.ok(now < pair.expiresAtMs, 'keys beyond their time');
+    }
   }
 
   /** Tells the machine what happened, until nothing more happens. */

@@ -143,6 +143,17 @@ test('a packet that waits for an endpoint goes when there is one', () => {
   assert.equal(b.received.at(-1)?.text, 'where to?');
 });
 
+test('a packet that waits for our own key goes when there is one', () => {
+  const { net, a, b } = opened();
+  a.plane.machine.configure(SEC, { privateKey: key(0) });
+  net.say(a, 'who am I?');
+  net.run(6 * SEC);
+  assert.equal(b.received.at(-1)?.text, 'one');
+  a.plane.machine.configure(net.now, { privateKey: a.privateKey });
+  net.run(net.now + 100);
+  assert.equal(b.received.at(-1)?.text, 'who am I?');
+});
+
 test('a change that cannot be made whole is refused, and nothing of it made', () => {
   const { a } = opened();
   const before = structuredClone(a.plane.machine.state());

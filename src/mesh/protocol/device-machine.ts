@@ -146,7 +146,7 @@ export class DeviceMachine implements DeviceMachinePort, PeerHost {
       if (!isNone) clamp(raw);
       // The same key again changes nothing: `wg syncconf` keeps sessions.
       if (isNone ? own !== null : own === null || !timingSafeEqual(own, raw)) {
-        this.#changeIdentity(isNone ? null : raw);
+        this.#changeIdentity(now, isNone ? null : raw);
       } else {
         raw.fill(0);
       }
@@ -160,7 +160,7 @@ export class DeviceMachine implements DeviceMachinePort, PeerHost {
     this.#allowedIps.publish();
   }
 
-  #changeIdentity(raw: Uint8Array | null): void {
+  #changeIdentity(now: number, raw: Uint8Array | null): void {
     this.#privateKey?.fill(0);
     this.#cookies?.forget();
     this.#privateKey = raw;
@@ -170,7 +170,7 @@ export class DeviceMachine implements DeviceMachinePort, PeerHost {
     if (own !== null) this.#remove(keyName(own.publicKey));
     for (const peer of this.#peers.values()) {
       const { publicKey, presharedKey } = peer.remote;
-      peer.changeIdentity(deriveRemote(own, publicKey, presharedKey));
+      peer.changeIdentity(now, deriveRemote(own, publicKey, presharedKey));
     }
   }
 

@@ -110,10 +110,12 @@ export class Peer {
     this.#remote = remote;
   }
 
-  /** The device has another private key: nothing that was agreed on holds any more. */
-  changeIdentity(remote: Remote): void {
+  /** The device has another private key: nothing that was agreed on holds any more, and an attempt begins again. */
+  changeIdentity(now: number, remote: Remote): void {
+    const isTrying = this.#timers.retransmitMs !== Number.POSITIVE_INFINITY;
     this.#forgetSecrets();
     this.setRemote(remote);
+    if (isTrying) this.#initiate(now, false);
   }
 
   /** The row is free after this. */
