@@ -27,7 +27,7 @@ export const COMMAND_CRASH = 3;
 
 /** As COMMAND_DRAIN, but another process accepts on the same sockets by now. */
 export const COMMAND_HAND_OVER = 5;
-/** Do not accept yet: the control plane is not ready, or another process still accepts. Comes before COMMAND_RUN or not at all. */
+/** Do not accept yet: the control plane is not ready, or another process still accepts. Comes before COMMAND_RUN. */
 export const COMMAND_HOLD = 4;
 
 /** 0 until then: zeroed memory is a worker that is starting. */
