@@ -198,12 +198,9 @@ class Supervisor {
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
-    const accept = (): void => {
-      if (!this.#stopping) this.#pool.command(COMMAND_RUN);
-    };
-    await this.#succession.takeOver(this.#listeners, accept);
+    await this.#succession.takeOver(this.#listeners, () => this.#accept());
     this.#admin = await this.#startAdmin(maxConnections, clients);
-    accept();
+    this.#accept();
     this.#logger.info('Listening', {
       event: 'started',
       addresses: this.#listeners.map(({ app, address }) => `${app}@${address}`),
@@ -220,6 +217,10 @@ class Supervisor {
     void this.#manager.send({ READY: 1, STATUS: `Serving ${where}` });
     this.#closers.push(() => this.#succession.withdraw());
     void this.#succession.offer(this.#listeners, (pid) => this.#handOver(pid));
+  }
+
+  #accept(): void {
+    if (!this.#stopping) this.#pool.command(COMMAND_RUN);
   }
 
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
