@@ -82,8 +82,9 @@ function loadFfi(): FfiModule | undefined {
 function bind<D extends Readonly<Record<string, Definition>>>(
   module: FfiModule,
   definitions: D,
+  library: string | null = 'libc.so.6',
 ): Functions<D> {
-  const { functions } = module.dlopen('libc.so.6', definitions as never);
+  const { functions } = module.dlopen(library as string, definitions as never);
   return functions as unknown as Functions<D>;
 }
 
@@ -130,6 +131,24 @@ export function bindNative<D extends Readonly<Record<string, Definition>>>(
     throw new Error(`Cannot call native code: ${nativeRefusal}`);
   }
   return bind(ffi, definitions);
+}
+
+/** Functions that Node itself exports (its OpenSSL), or null when one of them is missing in this build. */
+export function bindOwn<D extends Readonly<Record<string, Definition>>>(
+  definitions: D,
+): Functions<D> | null {
+  if (ffi === undefined || libc === undefined) return null;
+  try {
+    return bind(ffi, definitions, null);
+  } catch {
+    return null;
+  }
+}
+
+/** Where the bytes of a view are. The owner keeps the view's buffer; shared buffers do not move. */
+export function addressOf(view: Uint8Array): bigint {
+  if (ffi === undefined) throw new Error(`Cannot view native memory: ${nativeRefusal}`);
+  return ffi.getRawPointer(view);
 }
 
 const numLow = new Uint32Array(2);
