@@ -76,9 +76,7 @@ const ADDRESS_BYTES = 16;
 
 function setOption(fd: number, level: number, name: number, value: number): number {
   scratchWords[SCRATCH_VALUE / 4] = value;
-  return checked(
-    native.setsockopt(num(fd), BigInt(level), BigInt(name), VALUE_POINTER, 4n),
-  );
+  return checked(native.setsockopt(num(fd), BigInt(level), BigInt(name), VALUE_POINTER, 4n));
 }
 
 /** With the privilege beyond the system's limit, else up to it. The kernel doubles the number for its own use. */
