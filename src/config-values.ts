@@ -6,6 +6,7 @@
 import * as v from 'valibot';
 import { APP_PATTERN, HTTP_PATH_PATTERN, REGION_PATTERN, TOKEN_PATTERN } from './base/names.ts';
 import { TRUSTED_PROXIES_MAX } from './limits.ts';
+import { formatEndpoint, parseEndpoint } from './mesh/peer.ts';
 import { countryIndex } from './route/regions.ts';
 import { type Prefix, parsePrefix } from './sys/prefix.ts';
 import { formatAddress, parseAddress } from './sys/sockaddr.ts';
@@ -82,6 +83,21 @@ export const path = v.pipe(
   v.string(),
   v.nonEmpty(),
   v.check((text) => !text.includes('\0')),
+);
+
+/** IFNAMSIZ is 16 with the ending zero; no `.`, which sysctl would take for a level. */
+export const interfaceName = v.pipe(v.string(), v.trim(), v.regex(/^[a-z][a-z0-9_-]{0,14}$/i));
+
+/** `host:port` with an address or a name, or `none`. */
+export const meshEndpoint = v.pipe(
+  v.string(),
+  v.rawTransform<string, string | null>(({ dataset, addIssue, NEVER }) => {
+    if (dataset.value.trim().toLowerCase() === 'none') return null;
+    const parsed = parseEndpoint(dataset.value);
+    if (typeof parsed !== 'string') return formatEndpoint(parsed);
+    addIssue({ message: `host:port, IPv6 as [::1]:51820; it ${parsed}` });
+    return NEVER;
+  }),
 );
 
 /** A user and maybe a group; whether they exist is seen at start. */

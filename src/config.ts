@@ -7,7 +7,8 @@ import { createRequire } from 'node:module';
 import * as v from 'valibot';
 import { errorMessage, ProxyError } from './base/errors.ts';
 import { nearestNames } from './base/nearest.ts';
-import { SETTINGS, type Setting } from './settings.ts';
+import type { Setting } from './setting.ts';
+import { SETTINGS } from './settings.ts';
 
 export type { ListenAddress } from './config-values.ts';
 export { SETTINGS } from './settings.ts';

@@ -6,6 +6,8 @@ import * as v from 'valibot';
 import { LOG_LEVELS, type LogLevel } from './base/log.ts';
 import * as value from './config-values.ts';
 import { BACKENDS_MAX } from './limits.ts';
+import { MESH_SETTINGS } from './mesh-settings.ts';
+import { setting } from './setting.ts';
 import type { Prefix } from './sys/prefix.ts';
 
 /** What a health check does unless a backend's row says otherwise. */
@@ -14,25 +16,6 @@ const SESSION_LOGS = ['off', 'sample', 'all'] as const;
 const PROXY_OUT = ['off', 'v1', 'v2'] as const;
 const PROXY_IN = ['off', 'v1', 'v2', 'any'] as const;
 const ENGINES = ['auto', 'uring', 'epoll', 'portable'] as const;
-
-/**
- * One setting. `initial` is used when nobody set it; `shown` is that default in words where it is
- * not a constant.
- */
-export interface Setting<Value> {
-  readonly env: string;
-  readonly schema: v.GenericSchema<unknown, Value>;
-  readonly initial: Value | (() => Value);
-  readonly shown?: string;
-  readonly unit?: string;
-  readonly allowed: string;
-  readonly help: string;
-  /** Never repeated in a message. */
-  readonly secret?: true;
-}
-
-/** Only ties the default's type to the schema's. */
-const setting = <Value>(row: Setting<Value>): Setting<Value> => row;
 
 const YEAR_SECS = 31_536_000;
 const DAY_SECS = 86_400;
@@ -456,6 +439,7 @@ export const SETTINGS = {
     allowed: 'a number from 0 to 86400',
     help: 'How long open sessions may finish after a stop was asked for',
   }),
+  ...MESH_SETTINGS,
   log: setting<LogLevel>({
     env: 'EDGEPROXY_LOG',
     schema: value.choice(LOG_LEVELS),

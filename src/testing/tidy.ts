@@ -28,7 +28,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   mesh: ['base', 'sys', 'route'],
   control: ['base', 'sys', 'engine', 'route', 'proxy', 'mesh', 'src'],
   cli: ['base', 'sys', 'engine', 'route', 'proxy', 'mesh', 'control', 'src'],
-  src: ['base', 'sys', 'route', 'cli', 'src'],
+  src: ['base', 'sys', 'route', 'mesh', 'cli', 'src'],
 };
 const FOR_ALL = 'src/limits.ts';
 
