@@ -18,12 +18,7 @@ import { STAT_CURRENT, STAT_END } from '../proxy/stats.ts';
 import type { WorkerOptions } from '../proxy/worker-state.ts';
 import { createBackendState, openBackendState } from '../route/backend-state.ts';
 import { BREAKER_OPENED } from '../route/breaker.ts';
-import {
-  type ClientTable,
-  createClientTable,
-  openClientTable,
-  sweepClients,
-} from '../route/client-table.ts';
+import { createClientTable, openClientTable } from '../route/client-table.ts';
 import { startRamp } from '../route/slow-start.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { AccessPublisher } from './access-publish.ts';
@@ -42,6 +37,7 @@ import { PROXY_PROTOCOLS } from './routing-rows.ts';
 import { watchRoutingDb } from './routing-watch.ts';
 import { openSessionLog } from './session-log-open.ts';
 import { Succession } from './succession.ts';
+import { sweepRegularly } from './sweep.ts';
 import { ServiceNotifier } from './systemd.ts';
 import { sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
@@ -50,8 +46,6 @@ import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
 const BUFFER_BYTES = 16_384;
 /** Accepting stops at the maximum, but what the kernel had accepted by then is served too. */
 const SLOTS_EXTRA = 1024;
-/** Rows swept per turn of the event loop: about 2 ms, 30 when all of them have expired. */
-const SWEEP_ROWS = 65_536;
 /** From the deadline of a drain to the end of the process, generously. */
 const STOP_SECS = 5;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
@@ -167,11 +161,7 @@ class Supervisor {
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
-    this.#access = new AccessPublisher(rows.access, {
-      logger: this.#logger,
-      apps: new Map(config.listen.map(({ app }) => [app, this.#publisher.appIndex(app)])),
-      dryRun: config.accessDryRun,
-    });
+    this.#access = this.#openAccess(rows);
     const geo = loadGeoTable(config.geoipPath);
     this.#geo = geo;
     const clients = createClientTable(config.clientTableSize, [
@@ -194,7 +184,9 @@ class Supervisor {
     this.#health = startHealth(config, this.#backendState, this.#logger, rampUp);
     this.#closers.push(() => this.#health?.close());
     this.#followRows(rows);
-    this.#sweepRegularly(openClientTable(clients, CONTROL_OWNER_ID));
+    this.#closers.push(
+      sweepRegularly(config, openClientTable(clients, CONTROL_OWNER_ID), this.#epochMs),
+    );
     this.#followRouting(db);
     this.#followGeo(geo);
     this.#followSignals();
@@ -221,6 +213,12 @@ class Supervisor {
 
   #accept(): void {
     if (!this.#stopping) this.#pool.command(COMMAND_RUN);
+  }
+
+  #openAccess({ access }: RoutingRows): AccessPublisher {
+    const { listen, accessDryRun: dryRun } = this.#config;
+    const apps = new Map(listen.map(({ app }) => [app, this.#publisher.appIndex(app)]));
+    return new AccessPublisher(access, { logger: this.#logger, apps, dryRun });
   }
 
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
@@ -390,18 +388,6 @@ class Supervisor {
       Math.floor(monotonicMs() - this.#epochMs),
       slowStartSecs * MS,
     );
-  }
-
-  /** Frees expired client rows a slice at a time, so that the event loop stays free. */
-  #sweepRegularly(clients: ClientTable): void {
-    const ttlMs = this.#config.bindingTtlSecs * MS;
-    const sweep = (from: number): void => {
-      const now = Math.floor(monotonicMs() - this.#epochMs);
-      sweepClients(clients, now, ttlMs, from, Math.min(SWEEP_ROWS, clients.rows - from));
-      if (from + SWEEP_ROWS < clients.rows) setImmediate(sweep, from + SWEEP_ROWS);
-    };
-    const timer = setInterval(sweep, this.#config.bindingGcIntervalSecs * MS, 0);
-    this.#closers.push(() => clearInterval(timer));
   }
 
   #followSignals(): void {
