@@ -39,3 +39,6 @@ export const ACCESS_ROWS_MAX = 1_000_000;
 
 /** Prefixes of trusted proxies: each accepted connection is compared with all of them, at most a microsecond. */
 export const TRUSTED_PROXIES_MAX = 1_000;
+
+/** Peers of the mesh: every change and every look of a second handles all of them. */
+export const PEERS_MAX = 10_000;

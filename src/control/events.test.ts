@@ -82,9 +82,10 @@ test('publish() leaves out what is too much of one type in a second, and says so
   assert.equal(seen.length, count);
 });
 
-test('every event type is published by some file of control, and every published one is a type', () => {
+test('every event type is published by some file of control or mesh, and every published one is a type', () => {
   const named = new Set<string>();
-  for (const path of globSync(new URL('./**/*.ts', import.meta.url).pathname)) {
+  const folders = ['.', '../mesh'].map((folder) => new URL(folder, import.meta.url).pathname);
+  for (const path of globSync(folders.map((folder) => `${folder}/**/*.ts`))) {
     if (path.endsWith('.test.ts')) continue;
     const text = readFileSync(path, 'utf8');
     for (const [, names] of text.matchAll(/\bevent(?:: | = )(?:\w+ \? )?('[^,;})\n]*')/g)) {

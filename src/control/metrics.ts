@@ -10,6 +10,8 @@ import { errnoName } from '../sys/errno.ts';
 import { programVersion } from '../version.ts';
 import { type BackendSources, backendFamilies } from './backend-metrics.ts';
 import { type Family, histogramLines, labelText, sampleLine } from './exposition.ts';
+import type { Mesh } from './mesh.ts';
+import { meshFamilies } from './mesh-metrics.ts';
 import { readTcpCounters } from './netstat.ts';
 import type { SessionLog } from './session-log.ts';
 import type { WorkerPool } from './worker-pool.ts';
@@ -22,6 +24,8 @@ export interface MetricsSources extends BackendSources {
   readonly accessRows: () => number;
   /** null: it is off. */
   readonly sessionLog: SessionLog | null;
+  /** null: there is none. */
+  readonly mesh: Mesh | null;
   /** False while draining. */
   readonly isReady: () => boolean;
 }
@@ -288,5 +292,6 @@ export function metricFamilies(sources: MetricsSources): Family[] {
     ...stateFamilies(sources, total),
     ...logFamilies(sources.sessionLog),
     ...backendFamilies(sources),
+    ...meshFamilies(sources.mesh),
   ];
 }

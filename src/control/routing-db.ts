@@ -5,8 +5,9 @@
 import { closeSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { errorMessage, ProxyError } from '../base/errors.ts';
-import { ACCESS_ROWS_MAX } from '../limits.ts';
+import { ACCESS_ROWS_MAX, PEERS_MAX } from '../limits.ts';
 import type { AccessRow } from './access-rows.ts';
+import { PEER_COLUMNS, type PeerRow } from './mesh-rows.ts';
 import { COLUMNS, parseRow, type RawBackend, type RowProblem } from './routing-rows.ts';
 
 /** Which file, and which state of it, an open handle has: another `inode` means it was replaced. */
@@ -31,6 +32,8 @@ export interface RoutingRows {
   readonly problems: readonly RowProblem[];
   /** The table `access`, not checked yet; empty without that table. An error when only this table cannot be used. */
   readonly access: readonly AccessRow[] | ProxyError;
+  /** The table `peers`, in the same way. */
+  readonly peers: readonly PeerRow[] | ProxyError;
 }
 
 /** How long a command, or the start of `run`, waits for another process's write to end. */
@@ -171,6 +174,7 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
     const present = tableColumns(handle, 'backends');
     if (present.size === 0) {
       handle.exec(SCHEMA);
+      handle.exec(PEERS_SCHEMA);
       return 'created';
     }
     const absent = COLUMNS.filter(
@@ -183,6 +187,33 @@ export function initRoutingDb(path: string): 'created' | 'upgraded' | 'present' 
   } finally {
     handle?.close();
   }
+}
+
+/** The tunnels of the mesh; allowed_ips NULL: the addresses planned from the key. */
+const PEERS_SCHEMA = `CREATE TABLE peers(
+  id TEXT PRIMARY KEY NOT NULL,
+  kind TEXT NOT NULL DEFAULT 'backend',
+  public_key TEXT NOT NULL,
+  endpoint TEXT,
+  allowed_ips TEXT,
+  keepalive INTEGER DEFAULT 0,
+  mtu INTEGER,
+  deleted INTEGER DEFAULT 0,
+  preshared_key TEXT
+)`;
+
+/** Makes the table `peers`, or the optional columns it lacks. True when there was something to do. */
+export function addPeersTable({ handle }: RoutingDb): boolean {
+  const present = tableColumns(handle, 'peers');
+  if (present.size === 0) {
+    handle.exec(PEERS_SCHEMA);
+    return true;
+  }
+  const absent = PEER_COLUMNS.filter(
+    (name) => !present.has(name) && name !== 'id' && name !== 'public_key',
+  );
+  for (const name of absent) handle.exec(`ALTER TABLE peers ADD COLUMN ${name} TEXT`);
+  return absent.length > 0;
 }
 
 const SPARE_FAMILIES = ['check', 'drain', 'proxy'] as const;
@@ -234,7 +265,7 @@ export function hasColumn({ handle }: RoutingDb, name: string): boolean {
 }
 
 /** Lower-case names of the columns of a table; empty without such a table. */
-function tableColumns(handle: DatabaseSync, table: 'backends' | 'access'): Set<string> {
+function tableColumns(handle: DatabaseSync, table: 'backends' | 'access' | 'peers'): Set<string> {
   const rows = handle.prepare(`PRAGMA table_info(${table})`).all();
   return new Set(rows.map((row) => String(row.name).toLowerCase()));
 }
@@ -314,6 +345,32 @@ function selectAccess(db: RoutingDb): AccessRow[] | ProxyError {
   return schemaError(db, `table access has more than ${ACCESS_ROWS_MAX} rows`);
 }
 
+/** Every row of the table `peers`, as text. */
+function selectPeers(db: RoutingDb): PeerRow[] | ProxyError {
+  const present = tableColumns(db.handle, 'peers');
+  if (present.size === 0) return [];
+  const absent = ['id', 'public_key'].filter((name) => !present.has(name));
+  if (absent.length > 0) {
+    return schemaError(db, `table peers lacks the column ${absent.join(', ')}`);
+  }
+  const list = PEER_COLUMNS.map((name) => (present.has(name) ? `CAST(${name} AS TEXT)` : 'NULL'));
+  const sql = `SELECT ${list.join(', ')} FROM peers ORDER BY id LIMIT ${PEERS_MAX + 1}`;
+  const rows = selectRows(db, sql) as unknown as PeerRow[];
+  if (rows.length <= PEERS_MAX) return rows;
+  return schemaError(db, `table peers has more than ${PEERS_MAX} rows`);
+}
+
+/** The table `peers` alone. Throws a ProxyError when it cannot be read. */
+export function readPeers(db: RoutingDb): readonly PeerRow[] {
+  try {
+    const peers = selectPeers(db);
+    if (peers instanceof ProxyError) throw peers;
+    return peers;
+  } catch (error) {
+    throw routingDbError(db.path, 'read', error);
+  }
+}
+
 /** The table `access` alone. Throws a ProxyError when it cannot be read. */
 export function readAccess(db: RoutingDb): readonly AccessRow[] {
   try {
@@ -332,12 +389,14 @@ export function readAccess(db: RoutingDb): readonly AccessRow[] {
 export function readRouting(db: RoutingDb): RoutingRows {
   let rows: unknown[][];
   let access: RoutingRows['access'];
+  let peers: RoutingRows['peers'];
   try {
     // Version before rows: a commit in between makes the next check read once more, never once too
     // few.
     const version = dataVersion(db);
     rows = selectRows(db, selectText(db));
     access = selectAccess(db);
+    peers = selectPeers(db);
     db.version = version;
   } catch (error) {
     throw routingDbError(db.path, 'read', error);
@@ -358,7 +417,7 @@ export function readRouting(db: RoutingDb): RoutingRows {
     ids.add(backend.id);
     backends.push(backend);
   }
-  return { backends, problems, access };
+  return { backends, problems, access, peers };
 }
 
 /**

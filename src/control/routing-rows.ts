@@ -54,7 +54,7 @@ export interface RawBackend {
  * holds, as short text. A row of the table `access` has no id: then it is what the row matches.
  */
 export interface RowProblem {
-  readonly table?: 'access';
+  readonly table?: 'access' | 'peers';
   readonly id: string;
   readonly column: string;
   readonly value: string;

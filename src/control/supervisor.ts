@@ -31,6 +31,7 @@ import { type LoadedGeoTable, loadGeoTable, loadRegionMap, watchGeoTable } from 
 import type { HealthChecker } from './health.ts';
 import { startHealth } from './health-start.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
+import type { Mesh } from './mesh.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { PROXY_PROTOCOLS } from './routing-rows.ts';
@@ -72,6 +73,7 @@ class Supervisor {
   #access!: AccessPublisher;
   #health: HealthChecker | null = null;
   #drains: BackendDrains | null = null;
+  #mesh: Mesh | null = null;
   #geo!: LoadedGeoTable;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
@@ -107,6 +109,21 @@ class Supervisor {
   }
 
   async run(): Promise<number> {
+    // First, with the privileges that the process has at the start.
+    if (this.#config.meshEnabled) {
+      const { startMesh } = await import('./mesh.ts');
+      this.#mesh = await startMesh(this.#config, this.#logger);
+    }
+    try {
+      await this.#serve();
+    } catch (error) {
+      this.#mesh?.abandon();
+      throw error;
+    }
+    return this.#finished;
+  }
+
+  async #serve(): Promise<void> {
     const config = this.#config;
     const maxConnections = sessionLimit(config, this.#logger);
     if (config.user !== null) await this.#become(config.user);
@@ -128,7 +145,6 @@ class Supervisor {
       this.#pool.command(COMMAND_STOP);
       throw error;
     }
-    return this.#finished;
   }
 
   /** Before anything but the listeners is open: what follows is then what the account may do. */
@@ -158,6 +174,7 @@ class Supervisor {
     });
     if (this.#listeners.length === 0) await this.#listen();
     const rows = readRouting(db);
+    await this.#mesh?.setPeers(rows.peers);
     const problems = [...rows.problems];
     const routing = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
@@ -225,6 +242,7 @@ class Supervisor {
   #handOver(pid: number): void {
     if (this.#stopping) return;
     this.#sparesSignal = true;
+    this.#mesh?.release();
     this.#admin?.close();
     this.#health?.close();
     this.#drain(COMMAND_HAND_OVER, { takenOverBy: pid });
@@ -270,6 +288,7 @@ class Supervisor {
       accessTable: () => this.#access.table,
       sessionLog,
       health: this.#health,
+      mesh: this.#mesh,
       isReady: () => !this.#stopping,
     });
   }
@@ -304,6 +323,7 @@ class Supervisor {
   #republish(rows: RoutingRows): void {
     // First, so that a backend that comes together with its access rows is never without them.
     if (this.#access.update(rows.access)) this.#pool.publish('access', this.#access.buffer);
+    this.#mesh?.update(rows.peers);
     const problems = [...rows.problems];
     const { buffer, version, changed } = this.#publisher.publish(rows.backends, problems);
     reportProblems(this.#logger, { ...rows, problems });
@@ -458,6 +478,7 @@ class Supervisor {
 
   #close(exitCode: number): void {
     for (const close of this.#closers.splice(0)) close();
+    this.#mesh?.close();
     this.#admin?.close();
     this.#finish(exitCode);
   }

@@ -265,6 +265,44 @@ export const regions = v.object({
   ),
 });
 
+/** `mesh` null: the settings want none. */
+export const mesh = v.object({
+  mesh: v.nullable(
+    v.object({
+      interface: v.string(),
+      device: v.nullable(v.picklist(['kernel', 'userspace'])),
+      device_reason: name,
+      public_key: name,
+      addresses: v.array(v.string()),
+      listen_port: count,
+      mtu: count,
+      restarts: count,
+      errors: count,
+      peers: v.array(
+        v.object({
+          id: v.string(),
+          kind: v.picklist(['pop', 'backend']),
+          public_key: v.string(),
+          endpoint: name,
+          allowed_ips: v.array(v.string()),
+          keepalive: count,
+          preshared: v.boolean(),
+          latest_handshake: v.nullable(time),
+          receive_bytes: count,
+          transmit_bytes: count,
+          state: v.nullable(v.picklist(['ok', 'degraded', 'dead'])),
+          rtt_ms: milliseconds,
+          loss: v.nullable(v.number()),
+          mtu: v.nullable(count),
+        }),
+      ),
+      problems: v.array(rowProblem),
+    }),
+  ),
+});
+
+export type MeshData = v.InferOutput<typeof mesh>;
+
 /** The data of an SSE message of event `event`. */
 export const event = v.object({
   time,

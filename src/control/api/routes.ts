@@ -5,6 +5,7 @@ import { getBackend, listBackends } from './backends.ts';
 import { getCountries, getRegions } from './countries.ts';
 import { getEvents } from './event-stream.ts';
 import { getExplanation } from './explain.ts';
+import { getMesh } from './mesh.ts';
 import * as requests from './request-schemas.ts';
 import { type Route, route } from './router.ts';
 import { listSessions } from './sessions.ts';
@@ -115,6 +116,14 @@ export const ROUTES: readonly Route[] = [
     ...NO_INPUT,
     answers: { 200: 'regions' },
     handle: getRegions,
+  }),
+  route({
+    method: 'GET',
+    path: '/api/mesh',
+    summary: 'The WireGuard mesh: device, peers, and rows that are none',
+    ...NO_INPUT,
+    answers: { 200: 'mesh' },
+    handle: getMesh,
   }),
   route({
     method: 'GET',
