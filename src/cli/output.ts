@@ -16,6 +16,7 @@ const USAGE_CODES = new Set([
   'ERR_USAGE',
   'ERR_BACKEND_INVALID',
   'ERR_ACCESS_INVALID',
+  'ERR_PEER_INVALID',
 ]);
 
 export function usageError(message: string): ProxyError {

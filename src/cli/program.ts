@@ -13,6 +13,7 @@ import {
 } from '../config.ts';
 import { programVersion } from '../version.ts';
 import { ADMIN_SETTINGS } from './admin-settings.ts';
+import { addMesh } from './mesh-program.ts';
 import { EXIT_DONE } from './output.ts';
 
 const EXIT_USAGE = 2;
@@ -52,6 +53,11 @@ class Program {
     this.#addInit();
     this.#addBackend();
     this.#addAccess();
+    addMesh(this.root, {
+      addSettings,
+      act: (command, perform) => this.#act(command, perform),
+      adminSettings: ADMIN_SETTINGS,
+    });
     this.#addExplain();
     this.#addDoctor();
     this.#addLive();
