@@ -40,6 +40,7 @@ export interface MeshDevice {
 const DEVICE_MAIN = fileURLToPath(new URL('./device/main.ts', import.meta.url));
 const START_MS_MAX = 10_000;
 const START_LOOK_MS = 20;
+const GOING_LOOKS_MAX = 50;
 
 class KernelDevice implements MeshDevice {
   readonly kind = 'kernel';
@@ -162,9 +163,16 @@ interface DeviceChoice {
 /** The interface of that name when it is a WireGuard of the asked kind; throws when it is anything else. */
 export async function adoptDevice(choice: DeviceChoice): Promise<MeshDevice | null> {
   const { interface: name, device: asked, logs } = choice;
-  const link = await findLink(name);
+  let link = await findLink(name);
+  let isUserspace = false;
+  // The interface of a process that was killed goes a moment after the process.
+  for (let looks = 0; link?.kind === 'tun' && looks < GOING_LOOKS_MAX; looks++) {
+    isUserspace = await hasUapi(name);
+    if (isUserspace) break;
+    await delay(START_LOOK_MS);
+    link = await findLink(name);
+  }
   if (link === null) return null;
-  const isUserspace = link.kind === 'tun' && (await hasUapi(name));
   if (link.kind !== 'wireguard' && !isUserspace) {
     const what = link.kind === 'tun' ? 'a TUN device that no WireGuard answers for' : link.kind;
     const message = `Cannot use interface "${name}": it exists and is ${what}; EDGEPROXY_MESH_INTERFACE says another`;

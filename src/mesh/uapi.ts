@@ -1,7 +1,7 @@
 // The socket by which a userspace WireGuard is configured and asked (wireguard.com/xplatform): one operation per
 // connection, text, closed by an empty line. Needs no program of the system.
 
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { ProxyError } from '../base/errors.ts';
 
 const SOCKET_FOLDER = '/var/run/wireguard';
@@ -39,15 +39,14 @@ export function askUapi(name: string, operation: string): Promise<string> {
   });
 }
 
-/** Whether a process answers there. */
-export function hasUapi(name: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket: Socket = connect(uapiPath(name), () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', () => resolve(false));
-  });
+/** Whether a process answers there; a connection alone tells nothing, one that is being killed takes them too. */
+export async function hasUapi(name: string): Promise<boolean> {
+  try {
+    await askUapi(name, 'get=1\n\n');
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Calls `onEnd` once when the process at the other end is gone. An idle connection is all it costs. */

@@ -70,14 +70,19 @@ export class FaultHost implements Disposable {
     this.#nft(`add rule inet ${way} faults meta l4proto tcp ${verdict}`);
   }
 
+  /** Goes before a command that is to run on this host. */
+  get wrapper(): readonly string[] {
+    return ['ip', 'netns', 'exec', this.#namespace];
+  }
+
   /** A backend that listens on this host. */
-  serve(handler: ConnectionHandler, port = 0): Promise<TestBackend> {
-    const parsed = parseAddress(this.address);
+  serve(handler: ConnectionHandler, port = 0, address = this.address): Promise<TestBackend> {
+    const parsed = parseAddress(address);
     const options = { backlog: BACKLOG, fastOpenQueue: 0, reusePort: false, v6Only: true };
     const fd = inNamespace(this.#namespace, () =>
       parsed === null ? -1 : openListener({ ...parsed, port }, options),
     );
-    if (fd < 0) throw new Error(`Cannot listen on ${this.address}:${port}: errno ${-fd}`);
+    if (fd < 0) throw new Error(`Cannot listen on ${address}:${port}: errno ${-fd}`);
     return serveDescriptor(handler, fd);
   }
 
