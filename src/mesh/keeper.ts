@@ -257,7 +257,8 @@ export class MeshKeeper {
   async #endpointOf(peer: MeshPeer, problems: unknown[]): Promise<string | null> {
     if (peer.endpoint === null) return null;
     const parsed = parseEndpoint(peer.endpoint);
-    if (typeof parsed === 'string' || parsed.family !== 0) return peer.endpoint;
+    if (typeof parsed === 'string') return null;
+    if (parsed.family !== 0) return formatEndpoint(parsed);
     try {
       const { address, family } = await lookup(parsed.host);
       this.#lookedUp.set(parsed.host, { host: address, family: family === 6 ? 6 : 4 });
