@@ -13,6 +13,7 @@ import {
 } from './capacity.ts';
 import { advice, type Finding, ok } from './finding.ts';
 import type { Machine } from './machine.ts';
+import { checkMesh } from './mesh.ts';
 import {
   checkFastOpen,
   checkIdleChain,
@@ -22,14 +23,7 @@ import {
   checkSynCookies,
   checkTimeWait,
 } from './network.ts';
-import {
-  checkClock,
-  checkEngine,
-  checkGeoData,
-  checkKernel,
-  checkPrivileges,
-  checkWireGuard,
-} from './platform.ts';
+import { checkClock, checkEngine, checkGeoData, checkKernel, checkPrivileges } from './platform.ts';
 import { checkBackends } from './reach.ts';
 
 /** What will happen on `machine` with these settings. Throws where `run` would: no database, bad country data. */
@@ -67,6 +61,6 @@ export async function examine(config: Config, machine: Machine): Promise<Finding
     checkIdleChain(config, machine),
     checkClock(machine),
     checkGeoData(config, Date.now()),
-    checkWireGuard(machine),
+    ...(await checkMesh(config, machine)),
   ];
 }

@@ -1,4 +1,4 @@
-// What the platform offers: io_uring, kernel version, a clock that is kept, WireGuard, fresh country data.
+// What the platform offers: io_uring, kernel version, a clock that is kept, fresh country data.
 
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import type { Config } from '../../config.ts';
 import { uringRefusal } from '../../sys/uring.ts';
 import { loadGeoTable } from '../geo-load.ts';
 import { advice, type Finding, ok } from './finding.ts';
-import { hasModule, isAtLeast, type Machine, readSysctl, readText } from './machine.ts';
+import { isAtLeast, type Machine, readSysctl, readText } from './machine.ts';
 
 const DAY_MS = 86_400_000;
 const GEO_DAYS_MAX = 90;
@@ -41,14 +41,6 @@ export function checkClock(machine: Machine): Finding {
   // Sessions use the monotonic clock: only log times and country data care.
   const text = 'No NTP client is to be seen: times in the log may be wrong; sessions do not care';
   return { check: 'clock', status: 'unknown', text };
-}
-
-export function checkWireGuard(machine: Machine): Finding {
-  if (hasModule(machine, 'wireguard')) return ok('wireguard', 'The kernel has WireGuard');
-  const tun = existsSync(join(machine.root, 'dev/net/tun'));
-  const hint = tun ? 'a TUN device is there for a userspace one' : 'no TUN device either';
-  const text = `The kernel's WireGuard is not loaded: ${hint}`;
-  return { check: 'wireguard', status: 'unknown', text, remedy: advice('modprobe wireguard') };
 }
 
 /** Addresses move between countries by some percent a month. */
