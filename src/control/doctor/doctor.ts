@@ -57,7 +57,7 @@ export async function examine(config: Config, machine: Machine): Promise<Finding
     checkFastOpen(config, machine),
     checkTimeWait(machine),
     checkSynCookies(machine),
-    checkMtu(machine),
+    checkMtu(machine, config.meshInterface),
     checkIdleChain(config, machine),
     checkClock(machine),
     checkGeoData(config, Date.now()),

@@ -77,18 +77,20 @@ export function checkSynCookies(machine: Machine): Finding {
   };
 }
 
-export function checkMtu(machine: Machine): Finding {
+/** `tunnel`: the interface of the mesh, which is meant to be smaller. */
+export function checkMtu(machine: Machine, tunnel = ''): Finding {
   const interfaces = interfacesOf(machine);
   if (interfaces.length === 0) {
     return { check: 'mtu', status: 'unknown', text: 'No network interface is to be seen' };
   }
   const said = interfaces.map(({ name, mtu }) => `${name} ${mtu}`).join(', ');
-  const tunnels = interfaces.filter(({ name, mtu }) => /^wg/.test(name) && mtu > WIREGUARD_MTU);
+  const isTunnel = (name: string): boolean => /^wg/.test(name) || name === tunnel;
+  const tunnels = interfaces.filter(({ name, mtu }) => isTunnel(name) && mtu > WIREGUARD_MTU);
   if (tunnels.length > 0) {
     const text = `A tunnel's MTU is above ${WIREGUARD_MTU} (${said}): large packets may vanish`;
     return { check: 'mtu', status: 'warn', text, remedy: advice(`Set it to ${WIREGUARD_MTU}`) };
   }
-  const small = interfaces.some(({ name, mtu }) => mtu < ETHERNET_MTU && !/^wg/.test(name));
+  const small = interfaces.some(({ name, mtu }) => mtu < ETHERNET_MTU && !isTunnel(name));
   const probing = readSysctl(machine, 'net.ipv4.tcp_mtu_probing')?.[0];
   if (!small || probing !== 0) return ok('mtu', `MTU: ${said}`);
   const text = `MTU: ${said}; with less than ${ETHERNET_MTU} on the way a lost ICMP message stalls a session`;
