@@ -75,10 +75,12 @@ function newPeer(id: string, flags: ConfigFlags, publicKey: string, taken: MeshP
   return { peer, isMoved: (plan?.attempt ?? 0) > 0 };
 }
 
-export function addOnePeer(id: string, flags: ConfigFlags): number {
+export async function addOnePeer(id: string, flags: ConfigFlags): Promise<number> {
   const config = meshConfig(flags);
-  return withDb(flags, true, (db) => {
+  const text = withDb(flags, true, (db) => {
     const generates = flags.generateKey === true;
+    if (flags.qr === true && !generates)
+      throw usageError('--qr needs --generate-key: else see mesh export');
     // The file for the other end says who this end is: without that there is nothing to print.
     const own = generates ? ownEnd(config) : ownEndOrNull(config);
     if (generates) refuseUnreachable(id, option(flags, 'endpoint'), config.meshEndpoint);
@@ -94,9 +96,9 @@ export function addOnePeer(id: string, flags: ConfigFlags): number {
         `Its planned addresses are taken: set EDGEPROXY_MESH_ADDRESS=${peer.allowedIps.replaceAll(/\/\d+| /g, '')} there`,
       );
     }
-    if (made !== null) printFile(db, id, flags, made.privateKey);
-    return EXIT_DONE;
+    return made === null ? null : fileText(db, id, flags, made.privateKey);
   });
+  return text === null ? EXIT_DONE : await showFile(text, flags);
 }
 
 export function removeOnePeer(id: string, flags: ConfigFlags): number {
@@ -163,7 +165,13 @@ function refuseUnreachable(id: string, peerEndpoint: string | null, own: string 
   );
 }
 
-function printFile(db: RoutingDb, id: string, flags: ConfigFlags, privateKey: string | null): void {
+/** The file for the other end. Throws when the peer is unknown, or its row is skipped. */
+function fileText(
+  db: RoutingDb,
+  id: string,
+  flags: ConfigFlags,
+  privateKey: string | null,
+): string {
   const config = meshConfig(flags);
   const own = ownEnd(config);
   const rows = readPeers(db);
@@ -183,13 +191,18 @@ function printFile(db: RoutingDb, id: string, flags: ConfigFlags, privateKey: st
   }
   const { meshEndpoint: endpoint, meshMtu: mtu } = config;
   refuseUnreachable(id, peer.endpoint, endpoint);
-  const text = quickFile({ peer, privateKey, own: { ...own, endpoint, mtu } });
-  print(text);
+  return quickFile({ peer, privateKey, own: { ...own, endpoint, mtu } });
 }
 
-export function exportPeer(id: string, flags: ConfigFlags): number {
-  return withDb(flags, false, (db) => {
-    printFile(db, id, flags, null);
-    return EXIT_DONE;
-  });
+async function showFile(text: string, flags: ConfigFlags): Promise<number> {
+  // Loaded only when one is asked for.
+  print(flags.qr === true ? (await import('./qr.ts')).qrText(text) : text);
+  return EXIT_DONE;
+}
+
+export function exportPeer(id: string, flags: ConfigFlags): Promise<number> {
+  return showFile(
+    withDb(flags, false, (db) => fileText(db, id, flags, null)),
+    flags,
+  );
 }

@@ -32,7 +32,8 @@ function addPeerCommands(mesh: Command, { addSettings, act }: Tools): void {
     .option('--keepalive <seconds>', 'Keep a way through NAT open; 0 is off (default: 0)')
     .option('--mtu <bytes>', "Of the routes to it (default: the interface's)")
     .option('--preshared-key-file <file>', 'File with a preshared key')
-    .option('--generate-preshared-key', 'Make a preshared key; mesh export shows it');
+    .option('--generate-preshared-key', 'Make a preshared key; mesh export shows it')
+    .option('--qr', 'With --generate-key: show the file as a QR code');
   act(add, async (flags, id) => (await load()).addOnePeer(id as string, flags));
   const remove = addSettings(
     group.command('remove <id>').description('Remove a peer: its tunnel ends'),
@@ -77,6 +78,7 @@ export function addMesh(root: Command, tools: Tools): void {
   const file = mesh
     .command('export <peer>')
     .description('Print the file by which the other end joins with wg-quick');
+  file.option('--qr', 'Show it as a QR code');
   act(addSettings(file, [...OWN_SETTINGS, 'meshEndpoint', 'meshMtu']), async (flags, peer) =>
     (await import('./mesh-peer.ts')).exportPeer(peer as string, flags),
   );
