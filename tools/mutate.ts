@@ -268,8 +268,20 @@ const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a draining backend keeps its bound clients',
     file: 'src/route/select.ts',
-    search: '  if (snapshot.flags[backendIndex] !== (FLAG_PRESENT | FLAG_ENABLED)) return false;\n',
-    replace: '  if ((snapshot.flags[backendIndex] & FLAG_ENABLED) === 0) return false;\n',
+    search: '  if (flags !== (FLAG_PRESENT | FLAG_ENABLED)) return false;\n',
+    replace: '  if ((flags & FLAG_ENABLED) === 0) return false;\n',
+  },
+  {
+    name: 'a backend with a bad path loses its bound clients',
+    file: 'src/route/select.ts',
+    search: '  const flags = snapshot.flags[backendIndex] & ~FLAG_DEGRADED;\n',
+    replace: '  const flags = snapshot.flags[backendIndex] | (FLAG_DEGRADED & 0);\n',
+  },
+  {
+    name: 'a backend with a bad path stays in its tier',
+    file: 'src/route/tier-plan.ts',
+    search: ' + snapshot.groupDegraded[group];',
+    replace: ' + snapshot.groupDegraded[group] * 0;',
   },
   {
     name: 'a drain takes no heed of what it is granted',

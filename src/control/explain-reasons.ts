@@ -1,7 +1,7 @@
 // The words of `explain`: why a backend is chosen, loses or cannot be chosen. Pure, from candidate
 // to sentence.
 
-import type { Candidate } from '../route/select.ts';
+import type { Candidate } from '../route/candidates.ts';
 import type { ExplainedCandidate } from './explain.ts';
 import type { RawBackend } from './routing-rows.ts';
 

@@ -4,9 +4,10 @@
 
 import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
+import { type Candidate, explainSelection } from '../route/candidates.ts';
 import { type GeoTable, lookupIPv4, lookupIPv6 } from '../route/geo-table.ts';
 import { countryCode, REGION_NONE, type RegionMap } from '../route/regions.ts';
-import { type Candidate, explainSelection, type Selector } from '../route/select.ts';
+import type { Selector } from '../route/select.ts';
 import { formatAddress, isMapped, type SocketAddress } from '../sys/sockaddr.ts';
 import { type AccessVerdict, jsonAccess } from './access-verdict.ts';
 import { noCountryReason } from './address-facts.ts';

@@ -66,6 +66,9 @@ export class Publisher {
   #regions: RegionMap;
   #publication: Publication | null = null;
   #rows: readonly RawBackend[] = [];
+  /** Ids, as the next publication is to have them, and as the last one has them. */
+  #degraded: ReadonlySet<string> = new Set();
+  #degradedPublished = this.#degraded;
   #problems: readonly RowProblem[] = [];
   readonly #backendIndexes = new Map<string, number>();
   readonly #backendIds: string[] = [];
@@ -161,13 +164,18 @@ export class Publisher {
     });
   }
 
+  /** From the next publication on these backends, and no others, are one tier further back. */
+  degrade(ids: ReadonlySet<string>): void {
+    this.#degraded = ids;
+  }
+
   /**
    * Encodes `rows`, or finds that nothing changed. Rows that do not fit are added to `problems`.
    */
   publish(rows: readonly RawBackend[], problems: RowProblem[]): Publication {
     const last = this.#publication;
     this.#problems = problems;
-    if (last && sameRows(rows, this.#rows)) {
+    if (last && this.#degraded === this.#degradedPublished && sameRows(rows, this.#rows)) {
       // Their check columns may differ: workers do not see those.
       this.#rows = rows;
       return { ...last, changed: false };
@@ -193,6 +201,7 @@ export class Publisher {
       backends,
     });
     this.#rows = rows;
+    this.#degradedPublished = this.#degraded;
     this.#publication = { buffer, version, changed: true };
     return this.#publication;
   }
@@ -231,6 +240,7 @@ export class Publisher {
       hardLimit: row.hardLimit,
       enabled: row.healthy && !row.deleted,
       draining: row.drain !== null,
+      degraded: this.#degraded.has(row.id),
       proxyProtocol: proxyVersion(row, this.#options.proxyProtocol ?? 0),
     };
   }

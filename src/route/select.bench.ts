@@ -4,9 +4,9 @@
 import { getHeapStatistics } from 'node:v8';
 import { largeRoutingData } from '../testing/routing-data.ts';
 import { createBackendState, openBackendState } from './backend-state.ts';
+import { explainSelection } from './candidates.ts';
 import {
   createSelector,
-  explainSelection,
   releaseBackend,
   reserveBackend,
   reserveBound,

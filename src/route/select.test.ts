@@ -21,10 +21,10 @@ import {
   GATE_PATH,
   openBackendState,
 } from './backend-state.ts';
+import { explainSelection } from './candidates.ts';
 import {
   ALL_FULL,
   createSelector,
-  explainSelection,
   NO_BACKEND,
   releaseBackend,
   reserveBackend,
@@ -83,6 +83,7 @@ function referencePick(
     if (region === data.popRegion) tier = 2;
     if (client > 0 && region === data.countryRegion[client]) tier = 1;
     if (client > 0 && country === client) tier = 0;
+    if (backend.degraded) tier++;
     let centre = pair(data.regionCoordinates, region);
     if (Number.isNaN(centre[0]) && country > 0) centre = place(country);
     const km = greatCircleKm(client > 0 ? place(client) : popPlace, centre);
@@ -133,6 +134,7 @@ const backendsArbitrary = (maxLength: number): fc.Arbitrary<RoutingBackend[]> =>
         hardLimit: fc.nat(4),
         enabled: mostly(true),
         draining: mostly(false),
+        degraded: mostly(false),
       }),
       { selector: (backend) => backend.index, maxLength },
     )
@@ -215,7 +217,7 @@ test('explainSelection() puts first what reserveBackend() picks', () => {
       for (const { index, tier, score, distanceKm } of candidates) {
         const { softLimit, weight } = data.backends.find((backend) => backend.index === index)!;
         assert.equal(score, scoreOf(tier, loads[index].active, softLimit, weight));
-        assert.equal(distanceKm === null, tier !== 3);
+        assert.equal(distanceKm === null, tier < 3);
       }
       // The whole order, not only its head: what is picked when all before it are excluded.
       const tried: number[] = [];

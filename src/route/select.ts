@@ -11,17 +11,10 @@ import {
   TIER_SCAN_MAX,
   TWO_CHOICE_ROUNDS_MAX,
 } from '../limits.ts';
-import {
-  type BackendState,
-  backendTick,
-  GATE_BREAKER,
-  GATE_DRAIN,
-  GATE_HEALTH,
-  reserveActive,
-} from './backend-state.ts';
+import { type BackendState, backendTick, GATE_BREAKER, reserveActive } from './backend-state.ts';
 import { type BreakerPolicy, isTrialDue, NO_TRIAL, tryHalfOpen } from './breaker.ts';
 import { rampFactor } from './slow-start.ts';
-import { FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT, type Snapshot } from './snapshot.ts';
+import { FLAG_DEGRADED, FLAG_ENABLED, FLAG_PRESENT, type Snapshot } from './snapshot.ts';
 import {
   clearTierPlans,
   createTierPlans,
@@ -30,8 +23,6 @@ import {
   LEVEL_RUNS,
   LEVEL_TIER,
   type TierPlans,
-  tierDistanceKm,
-  tierOf,
   tierPlan,
 } from './tier-plan.ts';
 
@@ -72,28 +63,6 @@ export interface Selector {
   trial: number;
   /** Of the last reservation: the breakers had left no other backend. */
   failedOpen: boolean;
-}
-
-/** One backend as explainSelection sees it: the row of `edgeproxy explain`. */
-export interface Candidate {
-  readonly index: number;
-  readonly tier: number;
-  /** Infinity at weight 0. */
-  readonly score: number;
-  /** Tier 3 only, where it goes before the score; Infinity when it cannot be known. */
-  readonly distanceKm: number | null;
-  /** Why no new client goes here, '' = it may. */
-  readonly excluded:
-    | ''
-    | 'disabled'
-    | 'draining'
-    | 'weight 0'
-    | 'health'
-    | 'breaker'
-    | 'path'
-    | 'hard limit';
-  /** Rank among those not excluded, from 0; -1 when excluded. */
-  readonly order: number;
 }
 
 /** `seed` is any integer; selectors of one process should get different ones. */
@@ -196,76 +165,13 @@ export function reserveBound(
   selector.trial = NO_TRIAL;
   selector.failedOpen = false;
   if (snapshot === null || backendIndex < 0 || backendIndex >= snapshot.backendEnd) return false;
-  if (snapshot.flags[backendIndex] !== (FLAG_PRESENT | FLAG_ENABLED)) return false;
+  const flags = snapshot.flags[backendIndex] & ~FLAG_DEGRADED;
+  if (flags !== (FLAG_PRESENT | FLAG_ENABLED)) return false;
   if (snapshot.incarnation[backendIndex] !== incarnation) return false;
   if (appIndex !== 0 && snapshot.app[backendIndex] !== appIndex) return false;
   // Pairs with the store of whoever closes the gate: after it no session is added here.
   if (Atomics.load(state.gate, backendIndex) !== 0) return false;
   return reserveActive(state, backendIndex, snapshot.hardLimit[backendIndex]);
-}
-
-/** Every backend of the app, as the data plane would prefer them; those it would not take last. */
-export function explainSelection(
-  selector: Selector,
-  appIndex: number,
-  countryIndex: number,
-): Candidate[] {
-  const { snapshot, state, chosenAt } = selector;
-  const candidates: Candidate[] = [];
-  if (snapshot === null) return candidates;
-  for (let index = 0; index < snapshot.backendEnd; index++) {
-    if ((snapshot.flags[index] & FLAG_PRESENT) === 0) continue;
-    if (appIndex !== 0 && snapshot.app[index] !== appIndex) continue;
-    const region = snapshot.region[index];
-    const country = snapshot.country[index];
-    const tier = tierOf(snapshot, region, country, countryIndex);
-    const active = Atomics.load(state.active, index);
-    candidates.push({
-      index,
-      tier,
-      score: scoreOf(tier, active, snapshot.softLimit[index], weightOf(selector, snapshot, index)),
-      distanceKm: tier === 3 ? tierDistanceKm(snapshot, region, country, countryIndex) : null,
-      excluded: exclusionOf(snapshot, index, active, Atomics.load(state.gate, index)),
-      order: -1,
-    });
-  }
-  candidates.sort(
-    (one, two) =>
-      Number(one.excluded !== '') - Number(two.excluded !== '') ||
-      one.tier - two.tier ||
-      compare(one.distanceKm ?? 0, two.distanceKm ?? 0) ||
-      compare(one.score, two.score) ||
-      chosenAt[one.index] - chosenAt[two.index] ||
-      snapshot.region[one.index] - snapshot.region[two.index] ||
-      snapshot.country[one.index] - snapshot.country[two.index] ||
-      one.index - two.index,
-  );
-  return candidates.map((candidate, at) =>
-    candidate.excluded === '' ? { ...candidate, order: at } : candidate,
-  );
-}
-
-/** Not a subtraction: both may be Infinity. */
-function compare(one: number, two: number): number {
-  if (one === two) return 0;
-  return one < two ? -1 : 1;
-}
-
-export function exclusionOf(
-  snapshot: Snapshot,
-  index: number,
-  active: number,
-  gate: number,
-): Candidate['excluded'] {
-  const flags = snapshot.flags[index];
-  if ((flags & FLAG_ENABLED) === 0) return 'disabled';
-  if ((flags & FLAG_DRAINING) !== 0 || (gate & GATE_DRAIN) !== 0) return 'draining';
-  if (snapshot.weight[index] === 0) return 'weight 0';
-  if ((gate & GATE_HEALTH) !== 0) return 'health';
-  if ((gate & GATE_BREAKER) !== 0) return 'breaker';
-  if (gate !== 0) return 'path';
-  const hardLimit = snapshot.hardLimit[index];
-  return hardLimit !== 0 && active >= hardLimit ? 'hard limit' : '';
 }
 
 /** Gives a reservation back, when its session has ended or never came to be. */
@@ -301,7 +207,7 @@ function takeGated(selector: Selector, backend: number): number {
 }
 
 /** The weight now: less than the published one during slow start. */
-function weightOf(selector: Selector, snapshot: Snapshot, backend: number): number {
+export function weightOf(selector: Selector, snapshot: Snapshot, backend: number): number {
   const weight = snapshot.weight[backend];
   // Off, it costs this look at a number that is at hand, not a load from shared memory.
   if (selector.rampTicks === 0) return weight;

@@ -5,9 +5,9 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { testBackend, testRoutingData } from '../testing/routing-data.ts';
 import { createBackendState, openBackendState } from './backend-state.ts';
+import { explainSelection } from './candidates.ts';
 import {
   createSelector,
-  explainSelection,
   reserveBackend,
   type Selector,
   setSelectorTime,

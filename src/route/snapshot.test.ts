@@ -7,6 +7,7 @@ import { BACKENDS_MAX } from '../limits.ts';
 import { testBackend, testRoutingData, WORLD_COUNTRIES } from '../testing/routing-data.ts';
 import {
   encodeSnapshot,
+  FLAG_DEGRADED,
   FLAG_DRAINING,
   FLAG_ENABLED,
   FLAG_PRESENT,
@@ -32,6 +33,7 @@ const backendArbitrary: fc.Arbitrary<RoutingBackend> = fc.record(
     hardLimit: fc.nat(),
     enabled: fc.boolean(),
     draining: fc.boolean(),
+    degraded: fc.boolean(),
     proxyProtocol: fc.integer({ min: 0, max: 2 }),
   },
   { noNullPrototype: true },
@@ -56,6 +58,7 @@ function readBackend(snapshot: Snapshot, index: number): RoutingBackend {
     hardLimit: snapshot.hardLimit[index],
     enabled: (snapshot.flags[index] & FLAG_ENABLED) !== 0,
     draining: (snapshot.flags[index] & FLAG_DRAINING) !== 0,
+    degraded: (snapshot.flags[index] & FLAG_DEGRADED) !== 0,
     proxyProtocol: snapshot.proxyProtocol[index],
   };
 }
@@ -99,7 +102,8 @@ test('encodeSnapshot() lists each selectable backend once under its app and once
           group < snapshot.appGroupStart[app + 1];
           group++
         ) {
-          const name = `${snapshot.groupRegion[group]}/${snapshot.groupCountry[group]}`;
+          const degraded = snapshot.groupDegraded[group];
+          const name = `${snapshot.groupRegion[group]}/${snapshot.groupCountry[group]}/${degraded}`;
           assert.ok(!seen.has(name), 'a group is contiguous');
           seen.add(name);
           assert.ok(snapshot.groupStart[group] < snapshot.groupStart[group + 1], 'not empty');
@@ -107,6 +111,7 @@ test('encodeSnapshot() lists each selectable backend once under its app and once
             const index = snapshot.members[at];
             assert.equal(snapshot.region[index], snapshot.groupRegion[group]);
             assert.equal(snapshot.country[index], snapshot.groupCountry[group]);
+            assert.equal((snapshot.flags[index] & FLAG_DEGRADED) / FLAG_DEGRADED, degraded);
             listed.push([app, index]);
           }
         }

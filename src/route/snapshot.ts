@@ -3,7 +3,7 @@
 // Arrays run by backend index (holes have flags 0). For selection the backends that may take new
 // clients are listed a second time, contiguous by group:
 //
-//   appGroupStart[app] ─► groups: (region, country) ─► groupStart[group] ─► members: backend index
+//   appGroupStart[app] ─► groups: (region, country, degraded) ─► groupStart[group] ─► members: backend index
 //
 // App 0 (`*`) lists all of them, the named apps follow. No names in here: control keeps those.
 
@@ -15,6 +15,11 @@ export const FLAG_PRESENT = 1;
 export const FLAG_ENABLED = 2;
 /** Takes no new session; open ones stay. */
 export const FLAG_DRAINING = 4;
+/** The path to it is bad: new clients find it one tier further back, bound ones as before. */
+export const FLAG_DEGRADED = 8;
+
+/** Backends of one region and country are one group, those that are degraded another. */
+export const GROUPS_PER_APP_MAX = REGIONS_MAX * COUNTRIES_MAX * 2;
 
 const LIMIT_MAX = 0x7fff_ffff;
 const REGION_NONE = 255;
@@ -43,6 +48,8 @@ export interface RoutingBackend {
   readonly hardLimit: number;
   readonly enabled: boolean;
   readonly draining: boolean;
+  /** See FLAG_DEGRADED. */
+  readonly degraded: boolean;
   /** Version of the PROXY header it gets before anything else; 0 = none. */
   readonly proxyProtocol: number;
 }
@@ -92,6 +99,8 @@ export class Snapshot {
   readonly groupStart: Int32Array;
   readonly groupCountry: Uint16Array;
   readonly groupRegion: Uint8Array;
+  /** 1: its members are one tier further back than their place says. */
+  readonly groupDegraded: Uint8Array;
   /** Backend indexes that may take new clients: enabled, not draining, weight above 0. */
   readonly members: Uint16Array;
 
@@ -138,6 +147,7 @@ export class Snapshot {
     this.flags = new Uint8Array(buffer, next(end), end);
     this.proxyProtocol = new Uint8Array(buffer, next(end), end);
     this.groupRegion = new Uint8Array(buffer, next(groups), groups);
+    this.groupDegraded = new Uint8Array(buffer, next(groups), groups);
     this.countryRegion = new Uint8Array(buffer, next(COUNTRIES_MAX), COUNTRIES_MAX);
   }
 }
@@ -168,7 +178,7 @@ export function encodeSnapshot(data: RoutingData): SharedArrayBuffer {
     backendEnd * (8 + 16 + 4 + 4 + 2 * 4 + 4) +
     (appEnd + 1) * 4 +
     (groupCount + 1) * 4 +
-    groupCount * 3 +
+    groupCount * 4 +
     keys.length * 2 +
     COUNTRIES_MAX * (8 + 1) +
     REGIONS_MAX * 8;
@@ -221,7 +231,10 @@ function writeBackend(snapshot: Snapshot, backend: RoutingBackend): void {
     throw new RangeError(`Cannot encode backend index ${index} twice: must be unique`);
   }
   snapshot.flags[index] =
-    FLAG_PRESENT | (backend.enabled ? FLAG_ENABLED : 0) | (backend.draining ? FLAG_DRAINING : 0);
+    FLAG_PRESENT |
+    (backend.enabled ? FLAG_ENABLED : 0) |
+    (backend.draining ? FLAG_DRAINING : 0) |
+    (backend.degraded ? FLAG_DEGRADED : 0);
   snapshot.incarnation[index] = backend.incarnation;
   snapshot.app[index] = backend.app;
   snapshot.region[index] = backend.region;
@@ -240,14 +253,15 @@ function writeBackend(snapshot: Snapshot, backend: RoutingBackend): void {
 
 /**
  * Every selectable backend twice, under `*` and under its app, as one sortable number:
- * app (16 bits), region (6), country (8), backend index (16): 46 bits, exact in a double.
+ * app (16 bits), region (6), country (8), degraded (1), backend index (16): 47 bits, exact in a double.
  */
 function memberKeys(backends: readonly RoutingBackend[]): Float64Array {
   const keys = new Float64Array(backends.length * 2);
   let count = 0;
   for (const backend of backends) {
     if (!backend.enabled || backend.draining || backend.weight === 0) continue;
-    const group = backend.region * COUNTRIES_MAX + backend.country;
+    const place = backend.region * COUNTRIES_MAX + backend.country;
+    const group = place * 2 + Number(backend.degraded);
     keys[count++] = memberKey(0, group, backend.index);
     keys[count++] = memberKey(backend.app, group, backend.index);
   }
@@ -255,7 +269,7 @@ function memberKeys(backends: readonly RoutingBackend[]): Float64Array {
 }
 
 function memberKey(app: number, group: number, index: number): number {
-  return (app * REGIONS_MAX * COUNTRIES_MAX + group) * 0x1_0000 + index;
+  return (app * GROUPS_PER_APP_MAX + group) * 0x1_0000 + index;
 }
 
 function countGroups(keys: Float64Array): number {
@@ -279,11 +293,13 @@ function writeGroups(snapshot: Snapshot, keys: Float64Array): void {
     snapshot.members[at] = keys[at] % 0x1_0000;
     if (group === last) continue;
     last = group;
-    const app = Math.floor(group / (REGIONS_MAX * COUNTRIES_MAX));
+    const app = Math.floor(group / GROUPS_PER_APP_MAX);
     while (apps <= app) appGroupStart[apps++] = groups;
     groupStart[groups] = at;
-    snapshot.groupCountry[groups] = group % COUNTRIES_MAX;
-    snapshot.groupRegion[groups] = Math.floor(group / COUNTRIES_MAX) % REGIONS_MAX;
+    const place = Math.floor(group / 2);
+    snapshot.groupDegraded[groups] = group % 2;
+    snapshot.groupCountry[groups] = place % COUNTRIES_MAX;
+    snapshot.groupRegion[groups] = Math.floor(place / COUNTRIES_MAX) % REGIONS_MAX;
     groups++;
   }
   groupStart[groups] = keys.length;

@@ -2,15 +2,16 @@
 // (app, country) and snapshot, on first use, into preallocated words. select.ts reads the plans.
 //
 // A plan is a list of levels, best first. A level is a set of equally near backends: tiers 0, 1
-// and 2 are one level each, tier 3 is one level per distance. Its members are given as runs in
+// and 2 are one level each, tier 3 is one level per distance. Degraded backends are one tier further
+// back, so those of tier 3 are in tier 4, by distance too. Members of a level are given as runs in
 // snapshot.members, because the groups of one level are mostly neighbours there:
 //
 //   levels, then per level: tier, candidates, runs, then per run: first member, members
 
 import { assert } from '../base/assert.ts';
-import { COUNTRIES_MAX, REGIONS_MAX, TIER_PLAN_WORDS_MAX, TIER_PLANS_MAX } from '../limits.ts';
+import { COUNTRIES_MAX, TIER_PLAN_WORDS_MAX, TIER_PLANS_MAX } from '../limits.ts';
 import { distanceKm } from './regions.ts';
-import type { Snapshot } from './snapshot.ts';
+import { GROUPS_PER_APP_MAX, type Snapshot } from './snapshot.ts';
 
 /** Offsets into a level's words. */
 export const LEVEL_TIER = 0;
@@ -18,7 +19,10 @@ export const LEVEL_CANDIDATES = 1;
 export const LEVEL_RUNS = 2;
 export const LEVEL_HEADER_WORDS = 3;
 
-const GROUPS_PER_APP_MAX = REGIONS_MAX * COUNTRIES_MAX;
+/** More kilometres than there are on Earth: how far an unknown distance counts. */
+const DISTANCE_KM_MAX = 50_000;
+/** Nearness from which on it is tier 4. */
+const NEARNESS_TIER_4 = 4 + DISTANCE_KM_MAX;
 /** Half full at most, so that a probe ends soon. */
 const HASH_SLOTS = TIER_PLANS_MAX * 2;
 const HASH_SHIFT = 32 - Math.log2(HASH_SLOTS);
@@ -148,7 +152,7 @@ function buildTierPlan(plans: TierPlans, snapshot: Snapshot, app: number, countr
   return plan;
 }
 
-/** Nearness is the tier for tiers 0, 1 and 2, and 3 + kilometres for tier 3. */
+/** Nearness is the tier for tiers 0, 1 and 2, then 3 + kilometres for tier 3, then those of tier 4. */
 function measureGroups(
   nearness: Float64Array,
   snapshot: Snapshot,
@@ -159,9 +163,13 @@ function measureGroups(
   for (let group = first; group < end; group++) {
     const region = snapshot.groupRegion[group];
     const country = snapshot.groupCountry[group];
-    const tier = tierOf(snapshot, region, country, clientCountry);
-    nearness[group - first] =
-      tier < 3 ? tier : 3 + tierDistanceKm(snapshot, region, country, clientCountry);
+    const tier = tierOf(snapshot, region, country, clientCountry) + snapshot.groupDegraded[group];
+    if (tier < 3) {
+      nearness[group - first] = tier;
+      continue;
+    }
+    const km = tierDistanceKm(snapshot, region, country, clientCountry);
+    nearness[group - first] = (tier === 3 ? 3 : NEARNESS_TIER_4) + Math.min(km, DISTANCE_KM_MAX);
   }
 }
 
@@ -202,7 +210,7 @@ function appendLevel(
     run += 2;
     runs++;
   }
-  words[at + LEVEL_TIER] = Math.min(3, Math.floor(nearness));
+  words[at + LEVEL_TIER] = nearness >= NEARNESS_TIER_4 ? 4 : Math.min(3, Math.floor(nearness));
   words[at + LEVEL_CANDIDATES] = candidates;
   words[at + LEVEL_RUNS] = runs;
   return run;

@@ -40,6 +40,7 @@ export function testBackend(fields: Partial<RoutingBackend>): RoutingBackend {
     hardLimit: 0,
     enabled: true,
     draining: false,
+    degraded: false,
     proxyProtocol: 0,
     ...fields,
   };

@@ -23,9 +23,10 @@ import {
 import { STATE_CLOSING, STATE_RELAYING } from '../proxy/sessions.ts';
 import { COMMAND_STOP, CONTROL_COMMAND, CONTROL_PHASE, PHASE_DRAINING } from '../proxy/shared.ts';
 import { STAT_STALE_EVENTS } from '../proxy/stats.ts';
+import { explainSelection } from '../route/candidates.ts';
 import { clientBackend, clientIncarnation } from '../route/client-table.ts';
-import { explainSelection, scoreOf } from '../route/select.ts';
-import { FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT } from '../route/snapshot.ts';
+import { scoreOf } from '../route/select.ts';
+import { FLAG_DEGRADED, FLAG_DRAINING, FLAG_ENABLED, FLAG_PRESENT } from '../route/snapshot.ts';
 import { ECANCELED, ENOBUFS, ETIMEDOUT } from '../sys/errno.ts';
 import { isLetIn } from './sim-access.ts';
 import { PROXIES } from './sim-clients.ts';
@@ -167,7 +168,7 @@ export class SimChecks {
     if (sessions.backend[slot] - 1 !== backend) {
       fail('A connect to another backend than the reserved one', index, slot);
     }
-    if (snapshot.flags[backend] !== (FLAG_PRESENT | FLAG_ENABLED)) {
+    if ((snapshot.flags[backend] & ~FLAG_DEGRADED) !== (FLAG_PRESENT | FLAG_ENABLED)) {
       const why = (snapshot.flags[backend] & FLAG_DRAINING) !== 0 ? 'draining' : 'disabled';
       fail(`A connect to backend ${backend}, which is ${why}`, index, slot);
     }
@@ -214,7 +215,7 @@ export class SimChecks {
     const app = sessions.app[slot] as number;
     const limit = snapshot.hardLimit[bound] as number;
     const lives =
-      snapshot.flags[bound] === (FLAG_PRESENT | FLAG_ENABLED) &&
+      (snapshot.flags[bound] & ~FLAG_DEGRADED) === (FLAG_PRESENT | FLAG_ENABLED) &&
       snapshot.incarnation[bound] === clientIncarnation(clients, row) &&
       (app === 0 || snapshot.app[bound] === app) &&
       backendState.gate[bound] === 0 &&

@@ -60,6 +60,7 @@ export class SimControl {
   /** Backends to be added with the next change. */
   #owed = 0;
   readonly #removed: RawBackend[] = [];
+  #degraded: ReadonlySet<string> = new Set();
   /** Backend id by index << 16 | incarnation, of all publications. */
   readonly #owners = new Map<number, string>();
 
@@ -197,8 +198,12 @@ export class SimControl {
         return { ...row, deleted: !row.deleted };
       case 2:
         return { ...row, hardLimit: random.whole(0, this.#options.hardLimitMax) };
-      case 3:
-        return { ...row, weight: random.pick([0, 1, 3]), softLimit: random.whole(0, 20) };
+      case 3: {
+        const softLimit = random.whole(0, 20);
+        // The path to one in four turns bad, or good again: no draw of its own.
+        if (softLimit % 4 === 0) this.#turnPath(row.id);
+        return { ...row, weight: random.pick([0, 1, 3]), softLimit };
+      }
       default:
         return {
           ...row,
@@ -206,6 +211,13 @@ export class SimControl {
           proxyProtocol: this.#drawProxy(),
         };
     }
+  }
+
+  #turnPath(id: string): void {
+    const degraded = new Set(this.#degraded);
+    if (!degraded.delete(id)) degraded.add(id);
+    this.#degraded = degraded;
+    this.publisher.degrade(degraded);
   }
 
   #drain(): RowDrain {
