@@ -28,7 +28,7 @@ export interface Handshake {
 }
 
 /** Probes whose fate makes up the loss. */
-export const LOSS_WINDOW = 30;
+const LOSS_WINDOW = 30;
 /** A ratio of fewer probes says little: they count as so many. */
 const LOSS_SAMPLES_MIN = 10;
 /** One or two lost probes are nothing, whatever the ratio. */
