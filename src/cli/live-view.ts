@@ -48,7 +48,8 @@ function nonZero(counts: Readonly<Record<string, number>>): string {
 }
 
 function summaryLines(status: StatusData): string[] {
-  const { pop, sessions, connections, bytes, connect, routing, health, breakers } = status;
+  const { pop, sessions, connections, bytes, connect, routing, health, breakers, paths } = status;
+  const lost = paths.enabled ? `   paths ${paths.degraded} degraded, ${paths.dead} dead` : '';
   const where = pop.country === null ? pop.region : `${pop.region}/${pop.country}`;
   const draining = status.drain === null ? '' : `, ${status.drain.sessions} sessions left`;
   const rejected = nonZero(status.rejected) || 'none';
@@ -57,7 +58,7 @@ function summaryLines(status: StatusData): string[] {
     `sessions ${sessions.current} of ${sessions.max}   connections ${countText(connections.per_second)}/s, ${countText(connections.total)} in all   retries ${countText(status.retries)}`,
     `bytes up ${bytesText(bytes.up_per_second)}/s  down ${bytesText(bytes.down_per_second)}/s   connect p50 ${msText(connect.p50_ms)} ms  p99 ${msText(connect.p99_ms)} ms`,
     `buffers ${status.buffers.in_use} in use, ${countText(status.buffers.waits)} waits   bindings ${countText(status.bindings.current)}   routing v${routing.version}, ${routing.backends} backends`,
-    `health ${health.enabled ? `${health.unhealthy} of ${health.checked} down` : 'off'}   breakers ${breakers.enabled ? `${breakers.open} open` : 'off'}   rejected ${countText(status.rejected_per_second)}/s: ${rejected}`,
+    `health ${health.enabled ? `${health.unhealthy} of ${health.checked} down` : 'off'}   breakers ${breakers.enabled ? `${breakers.open} open` : 'off'}${lost}   rejected ${countText(status.rejected_per_second)}/s: ${rejected}`,
     `ended: ${nonZero(status.ended) || 'none'}`,
   ];
 }
@@ -75,8 +76,9 @@ function alarmLines({ routing, geo, workers, state }: StatusData): string[] {
   ].map((line) => `! ${line}`);
 }
 
-function stateText({ excluded, breaker, drain }: Backend): string {
+function stateText({ excluded, breaker, drain, path }: Backend): string {
   if (drain !== null) return 'draining';
+  if (excluded === null && path?.state === 'degraded') return 'path degraded';
   return excluded ?? (breaker.ejections > 0 ? 'ok, was ejected' : 'ok');
 }
 

@@ -184,7 +184,7 @@ function statusLine(peer: View['peers'][number], nowMs: number): string[] {
     percent(peer.loss),
     bytesText(peer.receive_bytes),
     bytesText(peer.transmit_bytes),
-    peer.mtu === null ? '-' : String(peer.mtu),
+    String(peer.path_mtu ?? peer.mtu ?? '-'),
     peer.endpoint ?? '-',
   ];
 }

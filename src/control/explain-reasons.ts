@@ -11,6 +11,7 @@ const TIER_TEXT = [
   "in the client's region",
   "in this POP's region",
   'elsewhere',
+  'elsewhere behind a degraded path',
 ] as const;
 
 function tierText(tier: number): string {
@@ -43,14 +44,24 @@ export function exclusionText(excluded: Candidate['excluded'], backend: RawBacke
   }
 }
 
-/** One phrase for the row of a candidate; `best` is the chosen one. */
+/** One phrase for the row of a candidate; `best` is the chosen one, `pathReason` why its path is not ok. */
 export function candidateReason(
   candidate: Candidate,
   backend: RawBackend,
   best: Candidate | null,
   bestId: string | null,
+  pathReason = '',
 ): string {
-  if (candidate.excluded !== '') return exclusionText(candidate.excluded, backend);
+  const { excluded, degraded } = candidate;
+  if (excluded === 'path' && pathReason !== '') return `no path to it: ${pathReason}`;
+  if (excluded !== '') return exclusionText(excluded, backend);
+  const placed = placeReason(candidate, best, bestId);
+  if (!degraded) return placed;
+  const why = pathReason === '' ? '' : `: ${pathReason}`;
+  return `${placed}; one tier back, its path is degraded${why}`;
+}
+
+function placeReason(candidate: Candidate, best: Candidate | null, bestId: string | null): string {
   if (best === null || candidate.index === best.index) {
     return `chosen: ${tierText(candidate.tier)}`;
   }
@@ -85,7 +96,7 @@ export function choiceReason(candidates: readonly ExplainedCandidate[], app: str
     ({ candidate }) =>
       candidate.index === best.index || (candidate.distanceKm ?? 0) > (best.distanceKm ?? 0),
   );
-  return best.tier === 3 && nearest
+  return best.tier >= 3 && nearest
     ? `${where} and the nearest of ${rivals.length} there`
     : `${where} and has the lowest score of ${rivals.length} there`;
 }

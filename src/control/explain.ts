@@ -12,6 +12,7 @@ import { formatAddress, isMapped, type SocketAddress } from '../sys/sockaddr.ts'
 import { type AccessVerdict, jsonAccess } from './access-verdict.ts';
 import { noCountryReason } from './address-facts.ts';
 import { candidateReason, choiceReason } from './explain-reasons.ts';
+import { type BackendPath, pathJson } from './path-view.ts';
 import type { Publisher } from './publish.ts';
 import type { RawBackend } from './routing-rows.ts';
 
@@ -22,6 +23,8 @@ export interface ExplainedCandidate {
   /** Country index. */
   readonly country: number;
   readonly active: number;
+  /** null: no peer of the mesh leads to it, or nobody knows. */
+  readonly path: BackendPath | null;
   readonly reason: string;
 }
 
@@ -51,6 +54,8 @@ export interface ExplainSources {
   /** What the access list says; `words`: IPv4 as IPv4-mapped. */
   readonly access: (words: readonly number[], country: number) => AccessVerdict;
   readonly accessDryRun: boolean;
+  /** Of a running proxy: the path to a backend. */
+  readonly paths?: (id: string) => BackendPath | null;
 }
 
 type Address = Pick<SocketAddress, 'family' | 'words'>;
@@ -74,7 +79,7 @@ function checkApp(app: string, backends: readonly RawBackend[]): void {
 }
 
 function explainCandidates(
-  { selector, publisher, backends }: ExplainSources,
+  { selector, publisher, backends, paths }: ExplainSources,
   app: string,
   country: number,
 ): ExplainedCandidate[] {
@@ -86,12 +91,14 @@ function explainCandidates(
   return candidates.flatMap((candidate) => {
     const backend = byId.get(publisher.backendId(candidate.index) as string);
     if (backend === undefined || snapshot === null) return [];
+    const path = paths?.(backend.id) ?? null;
     return {
       candidate,
       backend,
       country: snapshot.country[candidate.index] as number,
       active: Atomics.load(state.active, candidate.index),
-      reason: candidateReason(candidate, backend, best, bestId),
+      path,
+      reason: candidateReason(candidate, backend, best, bestId, path?.reason ?? ''),
     };
   });
 }
@@ -155,7 +162,7 @@ export function explanationJson(explanation: Explanation, note: string) {
   };
 }
 
-function candidateJson({ candidate, backend, country, active, reason }: ExplainedCandidate) {
+function candidateJson({ candidate, backend, country, active, path, reason }: ExplainedCandidate) {
   const { tier, score, distanceKm, excluded } = candidate;
   return {
     id: backend.id,
@@ -171,6 +178,7 @@ function candidateJson({ candidate, backend, country, active, reason }: Explaine
     hard_limit: backend.hardLimit,
     weight: backend.weight,
     excluded: excluded === '' ? null : excluded,
+    path: pathJson(path),
     reason,
   };
 }

@@ -3,6 +3,8 @@
 // counts as healthy until `unhealthyThreshold` checks in a row have failed, and again after
 // `healthyThreshold` have succeeded.
 //
+// While the path to a backend is dead (GATE_PATH) its failed checks say nothing about it, and count as inconclusive.
+//
 // Pacing: one timer wheel holds every backend's next event (its next check, or the deadline of the
 // one that runs). What is due waits in a queue from which checks start at a bounded rate and number,
 // so neither the start of the program, nor a pause, nor a failing network makes a burst.
@@ -10,7 +12,7 @@
 import type { Logger } from '../base/log.ts';
 import { advanceTimers, clearTimer, createTimerWheel, setTimer } from '../base/timer-wheel.ts';
 import { BACKENDS_MAX } from '../limits.ts';
-import { type BackendState, GATE_HEALTH } from '../route/backend-state.ts';
+import { type BackendState, GATE_HEALTH, GATE_PATH } from '../route/backend-state.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { type CheckOutcome, type Probe, type StartProbe, startProbe } from './health-probe.ts';
 import { type CheckDefaults, type HealthCheck, resolveCheck, sameRowCheck } from './health-spec.ts';
@@ -58,11 +60,15 @@ interface Target {
   readonly host: string;
   check: HealthCheck;
   healthy: boolean;
+  /** When that last changed. */
+  judgedMs: number;
   /** Results in a row that speak against `healthy`. */
   contrary: number;
   /** The check that runs. */
   probe: Probe | null;
   startedMs: number;
+  /** The path was dead then. */
+  excused: boolean;
   /** It has got its time anew: never twice, or a slow event loop would hide dead backends. */
   extended: boolean;
   /** When that check fails for want of an answer or, while none runs, when the next one is due. */
@@ -206,9 +212,11 @@ export class HealthChecker {
       host: addressText(row),
       check,
       healthy: true,
+      judgedMs: 0,
       contrary: 0,
       probe: null,
       startedMs: 0,
+      excused: false,
       extended: false,
       deadlineMs: 0,
       success: 0,
@@ -312,6 +320,7 @@ export class HealthChecker {
     this.#open++;
     this.#running.add(target);
     target.startedMs = nowMs;
+    target.excused = this.#isPathDead(target);
     target.extended = false;
     this.#setDeadline(target, nowMs + this.#settings.timeoutMs);
     const probe = this.#world.startProbe(target.host, target.check, (outcome) => {
@@ -325,15 +334,31 @@ export class HealthChecker {
   #finish(target: Target, outcome: CheckOutcome): void {
     target.probe = null;
     this.#running.delete(target);
-    target[outcome.result]++;
     target.reason = outcome.reason;
+    const isExcused = target.excused || this.#isPathDead(target);
+    const result = outcome.result === 'failure' && isExcused ? 'inconclusive' : outcome.result;
+    target[result]++;
     if (outcome.result === 'inconclusive') this.#reportLack(outcome.reason);
+    else if (result === 'inconclusive') target.contrary = 0;
     else this.#judge(target, outcome.result === 'success', outcome.reason);
     const { intervalMs } = this.#settings;
     const periodMs = target.contrary > 0 ? this.#fastMs : intervalMs;
     // From start to start, so that the spread stays; a slow check still leaves the backend a pause.
     const nowMs = this.#world.nowMs();
     this.#setDeadline(target, Math.max(target.startedMs + periodMs, nowMs + this.#fastMs));
+  }
+
+  #isPathDead({ index }: Target): boolean {
+    return (Atomics.load(this.#state.gate, index) & GATE_PATH) !== 0;
+  }
+
+  /** The path to a backend is dead since `sinceMs`, and was at fault for what checks found after that. */
+  excuse(index: number, sinceMs: number): void {
+    const target = this.#byIndex[index];
+    if (target === undefined) return;
+    target.contrary = 0;
+    if (target.healthy || target.judgedMs < sinceMs) return;
+    this.#turn(target, true, 'the path to it was at fault');
   }
 
   #judge(target: Target, success: boolean, reason: string): void {
@@ -344,8 +369,13 @@ export class HealthChecker {
     const { healthyThreshold, unhealthyThreshold } = this.#settings;
     target.contrary++;
     if (target.contrary < (success ? healthyThreshold : unhealthyThreshold)) return;
+    this.#turn(target, success, reason);
+  }
+
+  #turn(target: Target, success: boolean, reason: string): void {
     target.contrary = 0;
     target.healthy = success;
+    target.judgedMs = this.#world.nowMs();
     this.#setGate(target.index, success);
     const [from, to] = success ? ['unhealthy', 'healthy'] : ['healthy', 'unhealthy'];
     const event = success ? 'backend_healthy' : 'backend_unhealthy';

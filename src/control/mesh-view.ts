@@ -1,6 +1,7 @@
 // The mesh as the admin API and `edgeproxy mesh status` show it, from whichever of them knows it.
 
 import type { MeshOptions, MeshStatus } from '../mesh/keeper.ts';
+import type { PathStatus } from '../mesh/path-monitor.ts';
 import { allowedIpText, type MeshPeer, type PeerStatus } from '../mesh/peer.ts';
 import { formatPrefix } from '../sys/prefix.ts';
 import type { MeshData } from './api/response-schemas.ts';
@@ -19,7 +20,11 @@ interface MeshSources {
 
 type PeerData = NonNullable<MeshData['mesh']>['peers'][number];
 
-function peerData(peer: MeshPeer, status: PeerStatus | undefined): PeerData {
+function peerData(
+  peer: MeshPeer,
+  status: PeerStatus | undefined,
+  path: PathStatus | null,
+): PeerData {
   const handshakeMs = (status?.latestHandshakeSecs ?? 0) * MS;
   return {
     id: peer.id,
@@ -32,14 +37,21 @@ function peerData(peer: MeshPeer, status: PeerStatus | undefined): PeerData {
     latest_handshake: handshakeMs === 0 ? null : new Date(handshakeMs).toISOString(),
     receive_bytes: status?.receivedBytes ?? 0,
     transmit_bytes: status?.sentBytes ?? 0,
-    state: null,
-    rtt_ms: null,
-    loss: null,
+    state: path?.state ?? null,
+    state_reason: path?.reason || null,
+    rtt_ms: path?.rttMs ?? null,
+    rtt_min_ms: path?.rttMinMs ?? null,
+    loss: path?.loss ?? null,
     mtu: peer.mtu,
+    path_mtu: path?.mtuBytes ?? null,
   };
 }
 
-export function meshData(sources: MeshSources): NonNullable<MeshData['mesh']> {
+/** `paths`: of a running proxy, by peer. */
+export function meshData(
+  sources: MeshSources,
+  paths: (id: string) => PathStatus | null = () => null,
+): NonNullable<MeshData['mesh']> {
   const { options, state, peers, problems, errors } = sources;
   const statuses = new Map(state?.peers.map((status) => [status.id, status]));
   return {
@@ -52,7 +64,7 @@ export function meshData(sources: MeshSources): NonNullable<MeshData['mesh']> {
     mtu: options.mtu,
     restarts: state?.restarts ?? 0,
     errors,
-    peers: peers.map((peer) => peerData(peer, statuses.get(peer.id))),
+    peers: peers.map((peer) => peerData(peer, statuses.get(peer.id), paths(peer.id))),
     problems: problems.map(({ id, column, value, reason }) => ({
       id,
       column,

@@ -13,6 +13,8 @@ import { type Family, histogramLines, labelText, sampleLine } from './exposition
 import type { Mesh } from './mesh.ts';
 import { meshFamilies } from './mesh-metrics.ts';
 import { readTcpCounters } from './netstat.ts';
+import { pathFamilies } from './path-metrics.ts';
+import type { PathRouting } from './path-routing.ts';
 import type { SessionLog } from './session-log.ts';
 import type { WorkerPool } from './worker-pool.ts';
 
@@ -26,6 +28,8 @@ export interface MetricsSources extends BackendSources {
   readonly sessionLog: SessionLog | null;
   /** null: there is none. */
   readonly mesh: Mesh | null;
+  /** null: there is no mesh. */
+  readonly paths: PathRouting | null;
   /** False while draining. */
   readonly isReady: () => boolean;
 }
@@ -293,5 +297,6 @@ export function metricFamilies(sources: MetricsSources): Family[] {
     ...logFamilies(sources.sessionLog),
     ...backendFamilies(sources),
     ...meshFamilies(sources.mesh),
+    ...pathFamilies(sources.paths),
   ];
 }

@@ -70,6 +70,8 @@ export class Publisher {
   #degraded: ReadonlySet<string> = new Set();
   #degradedPublished = this.#degraded;
   #problems: readonly RowProblem[] = [];
+  /** Those of them that came with the rows. */
+  #problemsGiven: readonly RowProblem[] = [];
   readonly #backendIndexes = new Map<string, number>();
   readonly #backendIds: string[] = [];
   /** By index: the id that had it before. */
@@ -169,11 +171,17 @@ export class Publisher {
     this.#degraded = ids;
   }
 
+  /** The same rows again, for what degrade() changed. */
+  republish(): Publication {
+    return this.publish(this.#rows, [...this.#problemsGiven]);
+  }
+
   /**
    * Encodes `rows`, or finds that nothing changed. Rows that do not fit are added to `problems`.
    */
   publish(rows: readonly RawBackend[], problems: RowProblem[]): Publication {
     const last = this.#publication;
+    this.#problemsGiven = [...problems];
     this.#problems = problems;
     if (last && this.#degraded === this.#degradedPublished && sameRows(rows, this.#rows)) {
       // Their check columns may differ: workers do not see those.

@@ -32,6 +32,7 @@ import type { HealthChecker } from './health.ts';
 import { startHealth } from './health-start.ts';
 import { closeWhenStopped, type Listener } from './listeners.ts';
 import type { Mesh } from './mesh.ts';
+import type { PathRouting } from './path-routing.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
 import { PROXY_PROTOCOLS } from './routing-rows.ts';
@@ -74,6 +75,7 @@ class Supervisor {
   #health: HealthChecker | null = null;
   #drains: BackendDrains | null = null;
   #mesh: Mesh | null = null;
+  #paths: PathRouting | null = null;
   #geo!: LoadedGeoTable;
   #admin: AdminServer | null = null;
   #listeners: Listener[] = [];
@@ -113,6 +115,8 @@ class Supervisor {
     if (this.#config.meshEnabled) {
       const { startMesh } = await import('./mesh.ts');
       this.#mesh = await startMesh(this.#config, this.#logger);
+      const { PathRouting } = await import('./path-routing.ts');
+      this.#paths = new PathRouting(this.#config, this.#mesh, this.#backendState, this.#logger);
     }
     try {
       await this.#serve();
@@ -160,7 +164,6 @@ class Supervisor {
 
   async #start(db: RoutingDb, maxConnections: number): Promise<void> {
     const config = this.#config;
-    const rampUp = (index: number): void => this.#rampUp(index);
     this.#publisher = createPublisher({
       regionMap: await loadRegionMap(config.regionMapPath),
       popRegion: config.region,
@@ -198,8 +201,7 @@ class Supervisor {
       // Clients wait in the kernel's queue until all is ready here: a crowd could take the descriptors that a start needs.
       this.#usesNative,
     );
-    this.#health = startHealth(config, this.#backendState, this.#logger, rampUp);
-    this.#closers.push(() => this.#health?.close());
+    this.#startGuards();
     this.#followRows(rows);
     this.#closers.push(
       sweepRegularly(config, openClientTable(clients, CONTROL_OWNER_ID), this.#epochMs),
@@ -238,6 +240,16 @@ class Supervisor {
     return new AccessPublisher(access, { logger: this.#logger, apps, dryRun });
   }
 
+  /** What keeps sessions from backends that fail. */
+  #startGuards(): void {
+    const rampUp = (index: number): void => this.#rampUp(index);
+    this.#health = startHealth(this.#config, this.#backendState, this.#logger, rampUp);
+    this.#closers.push(() => this.#health?.close());
+    const publish = (): void => this.#pool.publish('routing', this.#publisher.republish().buffer);
+    this.#paths?.start({ publisher: this.#publisher, health: this.#health, publish });
+    this.#closers.push(() => this.#paths?.close());
+  }
+
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
   #handOver(pid: number): void {
     if (this.#stopping) return;
@@ -245,6 +257,7 @@ class Supervisor {
     this.#mesh?.release();
     this.#admin?.close();
     this.#health?.close();
+    this.#paths?.close();
     this.#drain(COMMAND_HAND_OVER, { takenOverBy: pid });
   }
 
@@ -289,6 +302,7 @@ class Supervisor {
       sessionLog,
       health: this.#health,
       mesh: this.#mesh,
+      paths: this.#paths,
       isReady: () => !this.#stopping,
     });
   }
@@ -349,6 +363,8 @@ class Supervisor {
 
   /** What of the rows is not the workers' business. */
   #followRows({ backends }: RoutingRows): void {
+    // First: no check may blame a new backend for its path.
+    this.#paths?.update(backends);
     this.#health?.update(backends, (id) => this.#publisher.backendIndex(id));
     this.#drains ??= this.#openDrains();
     this.#drains.update(backends);
@@ -389,6 +405,7 @@ class Supervisor {
   #noteBreaker(backend: number, change: number): void {
     const id = this.#publisher.backendId(backend);
     const opened = change === BREAKER_OPENED;
+    this.#paths?.noteBreaker(backend, opened);
     const fields = { event: opened ? 'breaker_opened' : 'breaker_closed', backend: id };
     if (opened) {
       this.#logger.warn('A backend is ejected after failures', fields);

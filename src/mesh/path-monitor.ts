@@ -22,6 +22,7 @@ import {
   type PathState,
   pathLoss,
   pathRttMinimum,
+  troubleSince,
 } from './path-state.ts';
 
 /** Who is probed. */
@@ -77,6 +78,8 @@ export interface PathStatus {
   readonly reason: string;
   /** How long it has been so. */
   readonly stateMs: number;
+  /** How long ago the trouble began that made it dead; 0 while it is not. */
+  readonly troubleMs: number;
   /** What it is judged by: 'probes', or 'handshakes' of a peer that does not answer them. */
   readonly judgedBy: 'probes' | 'handshakes';
   /** Smoothed, and the smallest of the last minutes; null: no answer. */
@@ -146,7 +149,7 @@ function sameAddress(one: ProbeAddress | null, two: ProbeAddress | null): boolea
 
 export const REAL_WORLD: Pick<MonitorWorld, 'wake' | 'random'> = {
   wake: (delayMs, work) => {
-    const timer = setTimeout(work, delayMs);
+    const timer = setTimeout(work, delayMs).unref();
     return () => clearTimeout(timer);
   },
   random: Math.random,
@@ -353,6 +356,7 @@ export class PathMonitor {
       state: path.state,
       reason: path.reason,
       stateMs: nowMs - path.sinceMs,
+      troubleMs: path.state === 'dead' ? nowMs - troubleSince(path) : 0,
       judgedBy: answered && isProbed ? 'probes' : 'handshakes',
       rttMs: numberOrNull(path.rttMs),
       rttMinMs: numberOrNull(pathRttMinimum(path)),

@@ -178,6 +178,12 @@ export function noteHandshake(path: Path, nowMs: number, handshake: Handshake): 
   path.isKnown = true;
 }
 
+/** When the peer was last heard of, or should have been. */
+export function troubleSince(path: Path): number {
+  if (path.answeredAtMs !== NEVER) return path.silentSinceMs;
+  return Math.max(path.startedMs, path.handshakeAtMs, path.receivedAtMs);
+}
+
 /** Lost share of the last probes, 0 before there are some. */
 export function pathLoss(path: Path): number {
   return path.lostCount / Math.max(1, Math.min(path.probes, LOSS_WINDOW));

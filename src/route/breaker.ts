@@ -158,6 +158,18 @@ export function tryHalfOpen(
   return Atomics.compareExchange(breakerAt, backend, due, deadline) === due ? deadline : NO_TRIAL;
 }
 
+/** Failures were not the backend's: one that is closed counts anew. */
+export function forgiveFailures(state: BackendState, backend: number): void {
+  const { breaker } = state;
+  for (;;) {
+    const seen = Atomics.load(breaker, backend);
+    const next = (seen >> EJECTIONS_SHIFT) << EJECTIONS_SHIFT;
+    if ((seen & OPEN) !== 0 || seen === next) return;
+    // A lost exchange means a report came between: forgive that, too.
+    if (Atomics.compareExchange(breaker, backend, seen, next) === seen) return;
+  }
+}
+
 /** For an index that goes to another backend, and for an operator who knows better. */
 export function resetBreaker(state: BackendState, backend: number): void {
   Atomics.store(state.breaker, backend, 0);

@@ -9,6 +9,7 @@ import { countryCode, countryIndex, regionIndex } from '../../route/regions.ts';
 import { rampFactor } from '../../route/slow-start.ts';
 import { monotonicMs } from '../../sys/clock.ts';
 import { exclusionText } from '../explain-reasons.ts';
+import { type BackendPath, pathJson } from '../path-view.ts';
 import { addressText, type RawBackend } from '../routing-rows.ts';
 import { placeOf } from './places.ts';
 import { perSecond, rounded, sumBackend } from './rates.ts';
@@ -48,10 +49,19 @@ export function exclusion(api: Api, row: RawBackend): BackendView['excluded'] {
   return exclusionOf(snapshot, index, active, gate) || null;
 }
 
-function reasonText(row: RawBackend, excluded: BackendView['excluded'], checked: string): string {
+function reasonText(
+  row: RawBackend,
+  excluded: BackendView['excluded'],
+  checked: string,
+  path: BackendPath | null,
+): string {
+  if (excluded === null && path?.state === 'degraded') {
+    return `takes new clients one tier further back, its path is degraded: ${path.reason}`;
+  }
   if (excluded === null) return 'takes new clients';
   if (excluded === 'no index') return 'does not fit: too many backends, apps or regions';
   const text = exclusionText(excluded === 'removed' ? 'disabled' : excluded, row);
+  if (excluded === 'path' && path !== null && path.reason !== '') return `${text}: ${path.reason}`;
   return excluded === 'health' && checked !== '' ? `${text}: ${checked}` : text;
 }
 
@@ -120,10 +130,11 @@ function liveOf({ api, workers, tick, rampTicks }: ViewContext, row: RawBackend,
 
 export function viewBackend(context: ViewContext, row: RawBackend): BackendView {
   const { api } = context;
-  const { publisher, health } = api.sources;
+  const { publisher, health, paths } = api.sources;
   const index = publisher.backendIndex(row.id);
   const checked = health?.backend(row.id) ?? null;
   const excluded = exclusion(api, row);
+  const path = paths?.backend(row.id) ?? null;
   const live =
     index === undefined
       ? {
@@ -139,7 +150,8 @@ export function viewBackend(context: ViewContext, row: RawBackend): BackendView 
     ...columnsOf(row),
     ...locationOf(api, row),
     excluded,
-    reason: reasonText(row, excluded, checked?.reason ?? ''),
+    reason: reasonText(row, excluded, checked?.reason ?? '', path),
+    path: pathJson(path),
     ...live,
     health: checked && {
       healthy: checked.healthy,

@@ -93,6 +93,7 @@ export function getExplanation({
     pop: { region: config.region, country: config.country },
     access: accessOf(api, query.app),
     accessDryRun: config.accessDryRun,
+    paths: (id: string) => api.sources.paths?.backend(id) ?? null,
   };
   let explanation: Explanation;
   try {

@@ -11,6 +11,17 @@ const time = v.string();
 const degrees = v.nullable(v.number());
 const counts = v.record(v.string(), count);
 
+/** The path of the mesh that leads to a backend; null: none does. */
+const path = v.nullable(
+  v.object({
+    peer: v.string(),
+    state: v.picklist(['ok', 'degraded', 'dead']),
+    reason: v.string(),
+    rtt_ms: milliseconds,
+    loss: v.nullable(v.number()),
+  }),
+);
+
 const lastError = v.nullable(v.object({ time, message: v.string() }));
 
 const rowProblem = v.object({
@@ -100,6 +111,7 @@ export const status = v.object({
   health: v.object({ enabled: v.boolean(), checked: count, unhealthy: count }),
   breakers: v.object({ enabled: v.boolean(), open: count }),
   drains: v.object({ backends: count, sessions: count }),
+  paths: v.object({ enabled: v.boolean(), degraded: count, dead: count }),
   drain: v.nullable(v.object({ cause: v.string(), since: time, deadline: time, sessions: count })),
   window_seconds: v.number(),
 });
@@ -151,6 +163,7 @@ export const backend = v.object({
     }),
   ),
   breaker: v.object({ open: v.boolean(), ejections: count }),
+  path,
   connections: v.object({
     total: count,
     failed: count,
@@ -207,6 +220,7 @@ export const explanation = v.object({
       hard_limit: count,
       weight: v.number(),
       excluded: name,
+      path,
       reason: v.string(),
     }),
   ),
@@ -291,9 +305,12 @@ export const mesh = v.object({
           receive_bytes: count,
           transmit_bytes: count,
           state: v.nullable(v.picklist(['ok', 'degraded', 'dead'])),
+          state_reason: name,
           rtt_ms: milliseconds,
+          rtt_min_ms: milliseconds,
           loss: v.nullable(v.number()),
           mtu: v.nullable(count),
+          path_mtu: v.nullable(count),
         }),
       ),
       problems: v.array(rowProblem),

@@ -134,8 +134,8 @@ function gated(api: Api, bit: number): { backends: number; sessions: number } {
   return { backends, sessions };
 }
 
-function guardsOf(api: Api): Pick<Status, 'health' | 'breakers' | 'drains'> {
-  const { health, config } = api.sources;
+function guardsOf(api: Api): Pick<Status, 'health' | 'breakers' | 'drains' | 'paths'> {
+  const { health, config, paths } = api.sources;
   return {
     health: {
       enabled: health !== null,
@@ -147,6 +147,7 @@ function guardsOf(api: Api): Pick<Status, 'health' | 'breakers' | 'drains'> {
       open: gated(api, GATE_BREAKER).backends,
     },
     drains: gated(api, GATE_DRAIN),
+    paths: { enabled: paths !== null, ...(paths?.counts ?? { degraded: 0, dead: 0 }) },
   };
 }
 

@@ -39,12 +39,14 @@ class LoadBar {
 }
 
 /** Strings after which the row says why, without repeating the state. @param {Api.Backend} backend */
-function reasonOf({ excluded, reason, health, breaker, drain }) {
+function reasonOf({ excluded, reason, health, breaker, drain, path }) {
   const tried = breaker.ejections > 0 ? `ejected ${breaker.ejections}×` : '';
   const checked = excluded === null && health !== null && !health.healthy ? health.reason : '';
   const said = excluded === null ? checked : excluded === 'draining' ? '' : reason;
   const ends = drain?.close_at ? `ends at ${timeOfDay(drain.close_at)}` : '';
-  return [said, ends, tried].filter(Boolean).join('; ');
+  const isBack = excluded === null && path?.state === 'degraded';
+  const back = isBack ? `one tier back, path degraded: ${path.reason}` : '';
+  return [said, back, ends, tried].filter(Boolean).join('; ');
 }
 
 export class BackendRow {
