@@ -10,7 +10,7 @@ import {
   FLAG_PRESENT,
   type Snapshot,
 } from './snapshot.ts';
-import { tierDistanceKm, tierOf } from './tier-plan.ts';
+import { movedBackKm, tierDistanceKm, tierOf } from './tier-plan.ts';
 
 /** One backend as explainSelection sees it: the row of `edgeproxy explain`. */
 export interface Candidate {
@@ -46,6 +46,7 @@ export function explainSelection(
   const { snapshot, state, chosenAt } = selector;
   const candidates: Candidate[] = [];
   if (snapshot === null) return candidates;
+  const movedKm = movedKmOf(snapshot, appIndex, countryIndex);
   for (let index = 0; index < snapshot.backendEnd; index++) {
     if ((snapshot.flags[index] & FLAG_PRESENT) === 0) continue;
     if (appIndex !== 0 && snapshot.app[index] !== appIndex) continue;
@@ -59,7 +60,12 @@ export function explainSelection(
       tier,
       degraded,
       score: scoreOf(tier, active, snapshot.softLimit[index], weightOf(selector, snapshot, index)),
-      distanceKm: tier >= 3 ? tierDistanceKm(snapshot, region, country, countryIndex) : null,
+      distanceKm:
+        tier === 3 && degraded
+          ? movedKm
+          : tier >= 3
+            ? tierDistanceKm(snapshot, region, country, countryIndex)
+            : null,
       excluded: exclusionOf(snapshot, index, active, Atomics.load(state.gate, index)),
       order: -1,
     });
@@ -79,6 +85,13 @@ export function explainSelection(
   return candidates.map((candidate, at) =>
     candidate.excluded === '' ? { ...candidate, order: at } : candidate,
   );
+}
+
+/** See movedBackKm(). */
+function movedKmOf(snapshot: Snapshot, app: number, country: number): number {
+  if (app >= snapshot.appEnd) return 0;
+  const { appGroupStart } = snapshot;
+  return movedBackKm(snapshot, appGroupStart[app], appGroupStart[app + 1], country);
 }
 
 /** Not a subtraction: both may be Infinity. */

@@ -87,18 +87,26 @@ function referencePick(
     let centre = pair(data.regionCoordinates, region);
     if (Number.isNaN(centre[0]) && country > 0) centre = place(country);
     const km = greatCircleKm(client > 0 ? place(client) : popPlace, centre);
-    const distance = tier < 3 ? 0 : Number.isNaN(km) ? Number.POSITIVE_INFINITY : km;
+    const own = Number.isNaN(km) ? Number.POSITIVE_INFINITY : km;
+    const distance = tier < 3 ? 0 : tier === 3 && backend.degraded ? nearestElsewhere() : own;
     const load = (loads[index].active + 1) / Math.max(1, backend.softLimit);
     return { index, tier, distance, score: tier * 100 + load / backend.weight };
   };
-  const candidates = data.backends.filter(
+  const members = data.backends.filter(
     (backend) =>
       (app === 0 || backend.app === app) &&
       backend.enabled &&
       !backend.draining &&
-      backend.weight > 0 &&
-      loads[backend.index].gate === 0 &&
-      !excluded.includes(backend.index),
+      backend.weight > 0,
+  );
+  /** Of those that are in tier 3 by their place. */
+  function nearestElsewhere(): number {
+    const there = members.filter(({ degraded }) => !degraded).map(rank);
+    const distances = there.filter(({ tier }) => tier === 3).map(({ distance }) => distance);
+    return distances.length === 0 ? 0 : Math.min(...distances);
+  }
+  const candidates = members.filter(
+    (backend) => loads[backend.index].gate === 0 && !excluded.includes(backend.index),
   );
   if (candidates.length === 0) return NO_BACKEND;
   let best = candidates

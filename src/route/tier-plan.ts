@@ -152,6 +152,28 @@ function buildTierPlan(plans: TierPlans, snapshot: Snapshot, app: number, countr
   return plan;
 }
 
+/**
+ * How far a degraded backend of tier 2 counts in tier 3: as the nearest of those that belong there, with which it then
+ * shares. By its own distance it would still come before them all, and be no step back at all. 0: there is none.
+ */
+export function movedBackKm(
+  snapshot: Snapshot,
+  firstGroup: number,
+  endGroup: number,
+  clientCountry: number,
+): number {
+  let least = -1;
+  for (let group = firstGroup; group < endGroup; group++) {
+    if (snapshot.groupDegraded[group] !== 0) continue;
+    const region = snapshot.groupRegion[group];
+    const country = snapshot.groupCountry[group];
+    if (tierOf(snapshot, region, country, clientCountry) !== 3) continue;
+    const km = tierDistanceKm(snapshot, region, country, clientCountry);
+    if (least < 0 || km < least) least = km;
+  }
+  return Math.max(0, least);
+}
+
 /** Nearness is the tier for tiers 0, 1 and 2, then 3 + kilometres for tier 3, then those of tier 4. */
 function measureGroups(
   nearness: Float64Array,
@@ -163,12 +185,16 @@ function measureGroups(
   for (let group = first; group < end; group++) {
     const region = snapshot.groupRegion[group];
     const country = snapshot.groupCountry[group];
-    const tier = tierOf(snapshot, region, country, clientCountry) + snapshot.groupDegraded[group];
+    const degraded = snapshot.groupDegraded[group];
+    const tier = tierOf(snapshot, region, country, clientCountry) + degraded;
     if (tier < 3) {
       nearness[group - first] = tier;
       continue;
     }
-    const km = tierDistanceKm(snapshot, region, country, clientCountry);
+    const isMoved = tier === 3 && degraded === 1;
+    const km = isMoved
+      ? movedBackKm(snapshot, first, end, clientCountry)
+      : tierDistanceKm(snapshot, region, country, clientCountry);
     nearness[group - first] = (tier === 3 ? 3 : NEARNESS_TIER_4) + Math.min(km, DISTANCE_KM_MAX);
   }
 }
