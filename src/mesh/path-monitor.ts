@@ -132,6 +132,9 @@ interface Watched {
 /** An answer counts as in time so many intervals after the probe, and a second at least. */
 const TIMEOUT_INTERVALS = 2;
 const TIMEOUT_MS_MIN = 1000;
+/** Of a large probe: so many smoothed RTTs, and a bit. */
+const SIZE_RTTS = 3;
+const SIZE_SLACK_MS = 100;
 /** How long a probe is remembered for a late answer, in time-outs. */
 const LATE = 5;
 const TICKS_PER_INTERVAL = 10;
@@ -316,16 +319,24 @@ export class PathMonitor {
   }
 
   #expire(watched: Watched, nowMs: number): void {
-    // In order of sending.
     for (const [probe, sent] of watched.out) {
       const ageMs = nowMs - sent.sentMs;
-      if (ageMs < this.#timeoutMs) return;
+      if (ageMs < (sent.bytes === 0 ? this.#timeoutMs : this.#sizeTimeoutMs(watched))) continue;
       if (ageMs >= this.#timeoutMs * LATE) watched.out.delete(probe);
       if (sent.isLost) continue;
       sent.isLost = true;
       if (sent.bytes === 0) noteLost(watched.path);
       else this.#sizeLost(watched, nowMs, watched.smallAnsweredMs >= sent.sentMs);
     }
+  }
+
+  /** A large packet takes about as long as a small one: a search need not wait for what cannot come any more. */
+  #sizeTimeoutMs({ path }: Watched): number {
+    const patientMs = SIZE_RTTS * path.rttMs + SIZE_SLACK_MS;
+    return Math.min(
+      this.#timeoutMs,
+      Math.max(TIMEOUT_INTERVALS * this.#settings.intervalMs, patientMs),
+    );
   }
 
   #sizeLost(watched: Watched, nowMs: number, smallPass: boolean): void {
