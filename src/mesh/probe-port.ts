@@ -64,6 +64,7 @@ class EchoPort implements ProbePort {
     if (this.#index === 0) this.#index = interfaceIndex(this.#interfaceName);
     if (this.#index === 0) return 'no way';
     const length = Math.max(ECHO_BYTES_MIN, bytes - IP_BYTES[family]);
+    if (length > this.#buffer.length) return 'no way';
     writeEcho(this.#buffer, family, this.#nonce, { slot, probe }, length);
     const result = sendEcho(socket, words, this.#index, length);
     if (result >= 0) return 'sent';

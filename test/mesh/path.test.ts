@@ -3,6 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { chmodSync } from 'node:fs';
 import { test } from 'node:test';
 import {
   backendName,
@@ -183,7 +184,9 @@ test('mesh path: a black hole of large packets is found, measured, and transfers
   await using scene = await new PathScene().open();
   await using far = await inTunnel(scene, echo);
   await using near = await startBackend(echo);
-  await using proxy = await proxyBefore(scene, far, near);
+  // Sockets and the helper that changes routes are from before the privileges went.
+  chmodSync(scene.directory, 0o755);
+  await using proxy = await proxyBefore(scene, far, near, { USER: 'nobody' });
   const mtu = 'edge_mesh_peer_path_mtu_bytes';
   assert.equal((await proxy.metrics()).get(mtu, { peer: 'far' }), 1420);
   // 60 bytes of IPv4, UDP and WireGuard around each packet, each padded to 16: 1328 pass.
