@@ -35,6 +35,22 @@ function problemsOf(flags: Record<string, string | boolean>, env: Record<string,
   return [];
 }
 
+const MESH_DEFAULTS = {
+  meshEnabled: false,
+  meshDevice: 'auto',
+  meshInterface: 'edge0',
+  meshKeyPath: 'mesh.key',
+  meshListenPort: 51_820,
+  meshEndpoint: null,
+  meshAddress: [],
+  meshMtu: 1420,
+  meshProbeIntervalSecs: 1,
+  meshDeadSecs: 5,
+  meshDegradedLoss: 0.1,
+  meshDegradedRttMs: 0,
+  meshDegradedRttFactor: 5,
+};
+
 test('loadConfig() gives the documented defaults', () => {
   assert.deepEqual(loadConfig({}, {}), {
     listen: [{ app: '*', host: '0.0.0.0', port: 8080, family: 4 }],
@@ -89,19 +105,7 @@ test('loadConfig() gives the documented defaults', () => {
     metricsBackendsMax: 1000,
     user: null,
     takeover: true,
-    meshEnabled: false,
-    meshDevice: 'auto',
-    meshInterface: 'edge0',
-    meshKeyPath: 'mesh.key',
-    meshListenPort: 51_820,
-    meshEndpoint: null,
-    meshAddress: [],
-    meshMtu: 1420,
-    meshProbeIntervalSecs: 1,
-    meshDeadSecs: 5,
-    meshDegradedLoss: 0.1,
-    meshDegradedRttMs: 0,
-    meshDegradedRttFactor: 5,
+    ...MESH_DEFAULTS,
     shutdownTimeoutSecs: 30,
     log: 'info',
     sessionLog: 'off',

@@ -35,6 +35,7 @@ import type { Mesh } from './mesh.ts';
 import type { PathRouting } from './path-routing.ts';
 import { createPublisher, type Publisher } from './publish.ts';
 import { openRoutingDb, type RoutingDb, type RoutingRows, readRouting } from './routing-db.ts';
+import { reportProblems } from './routing-problems.ts';
 import { PROXY_PROTOCOLS } from './routing-rows.ts';
 import { watchRoutingDb } from './routing-watch.ts';
 import { openSessionLog } from './session-log-open.ts';
@@ -52,15 +53,6 @@ const SLOTS_EXTRA = 1024;
 const STOP_SECS = 5;
 /** Above every setting, so the wheel of time-outs never sees the second one. */
 const MS = 1000;
-
-function reportProblems(logger: Logger, { problems }: RoutingRows): void {
-  for (const { id, column, value, reason, served } of problems) {
-    const what = served
-      ? `The ${column.split('_', 1)[0]} columns of a row of routing.db are ignored`
-      : 'A row of routing.db is skipped';
-    logger.warn(what, { event: 'routing_problem', id, column, value, reason });
-  }
-}
 
 /** Everything `run` holds open, so that it can be closed in order. */
 class Supervisor {
@@ -201,8 +193,7 @@ class Supervisor {
       // Clients wait in the kernel's queue until all is ready here: a crowd could take the descriptors that a start needs.
       this.#usesNative,
     );
-    this.#startGuards();
-    this.#followRows(rows);
+    this.#startGuards(rows);
     this.#closers.push(
       sweepRegularly(config, openClientTable(clients, CONTROL_OWNER_ID), this.#epochMs),
     );
@@ -241,13 +232,14 @@ class Supervisor {
   }
 
   /** What keeps sessions from backends that fail. */
-  #startGuards(): void {
+  #startGuards(rows: RoutingRows): void {
     const rampUp = (index: number): void => this.#rampUp(index);
     this.#health = startHealth(this.#config, this.#backendState, this.#logger, rampUp);
     this.#closers.push(() => this.#health?.close());
     const publish = (): void => this.#pool.publish('routing', this.#publisher.republish().buffer);
     this.#paths?.start({ publisher: this.#publisher, health: this.#health, publish });
     this.#closers.push(() => this.#paths?.close());
+    this.#followRows(rows);
   }
 
   /** A new process accepts on these listeners: what is left to do here is to let the sessions finish. */
