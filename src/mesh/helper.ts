@@ -9,6 +9,7 @@ import type { MeshPeer } from './peer.ts';
 
 const HELPER_MAIN = fileURLToPath(new URL('./helper-main.ts', import.meta.url));
 const RESTART_MS = 1000;
+const RESTART_MS_MAX = 60_000;
 
 export class MeshHelper {
   readonly #options: MeshOptions;
@@ -18,6 +19,7 @@ export class MeshHelper {
   #peers: readonly MeshPeer[] = [];
   readonly #pathMtus = new Map<string, number>();
   #restart: NodeJS.Timeout | undefined;
+  #restartMs = RESTART_MS;
   #closed = false;
   #status: MeshStatus | null = null;
   /** Of helpers that are gone. */
@@ -128,7 +130,9 @@ export class MeshHelper {
     if (this.#status !== null) this.#status = { ...this.#status, errors: 0 };
     const fields = { event: 'mesh_helper_ended', how };
     this.#report('error', 'The mesh helper has ended, the tunnels stay; starting it again', fields);
-    this.#restart = setTimeout(() => void this.#again(), RESTART_MS).unref();
+    this.#restart = setTimeout(() => void this.#again(), this.#restartMs).unref();
+    // Ever later: one that may not do anything, because root was given up, will not be more able in a second.
+    this.#restartMs = Math.min(RESTART_MS_MAX, this.#restartMs * 2);
   }
 
   /** A new helper for a mesh that is up. */
@@ -137,6 +141,7 @@ export class MeshHelper {
       await this.up();
       await this.setPeers(this.#peers);
       for (const [id, mtu] of this.#pathMtus) this.setPathMtu(id, mtu);
+      this.#restartMs = RESTART_MS;
     } catch (error) {
       const fields = { event: 'mesh_error', reason: (error as Error).message };
       this.#report('error', 'The mesh cannot be followed', fields);

@@ -2,6 +2,7 @@
 // connection, text, closed by an empty line. Needs no program of the system.
 
 import { connect } from 'node:net';
+import { getSystemErrorName } from 'node:util';
 import { ProxyError } from '../base/errors.ts';
 
 const SOCKET_FOLDER = '/var/run/wireguard';
@@ -14,6 +15,13 @@ function uapiPath(name: string): string {
 function uapiError(name: string, reason: string, cause: unknown = undefined): ProxyError {
   const message = `Cannot ask the userspace device "${name}" at ${uapiPath(name)}: ${reason}`;
   return new ProxyError('ERR_MESH_UAPI', message, { retry: 'always', cause });
+}
+
+/** What an errno of its answer means. */
+function refusalText(errno: number): string {
+  const code = getSystemErrorName(-Math.abs(errno)) ?? `errno ${errno}`;
+  const hint = code === 'EADDRINUSE' ? '; its UDP port is taken, EDGEPROXY_MESH_LISTEN_PORT' : '';
+  return `it refused, ${code}${hint}`;
 }
 
 /** The answer to an operation, without its last line `errno=0`. Throws ProxyError. */
@@ -30,7 +38,7 @@ export function askUapi(name: string, operation: string): Promise<string> {
       if (end === null) return;
       socket.destroy();
       if (end[1] === '0') resolve(text.slice(0, end.index + 1));
-      else reject(uapiError(name, `it refused, errno ${end[1]}`));
+      else reject(uapiError(name, refusalText(Number(end[1]))));
     });
     socket.on('error', (error: NodeJS.ErrnoException) => {
       reject(error instanceof ProxyError ? error : uapiError(name, error.code ?? '', error));

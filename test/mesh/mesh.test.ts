@@ -2,7 +2,7 @@
 // end, in a network namespace.
 
 import assert from 'node:assert/strict';
-import { chmodSync, statSync } from 'node:fs';
+import { chmodSync, readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { test } from 'node:test';
 import { hashStream, openClient, sendBulk } from '../../src/testing/clients.ts';
@@ -129,6 +129,25 @@ test('mesh: kill -9 of the proxy leaves the tunnels, the next run adopts them, a
   await next.untilLog('Mesh peers applied');
   assert.deepEqual(await next.stop(), DONE);
   await killed.exited;
+  assert.deepEqual(scene.remains(), []);
+});
+
+test('mesh: a helper that is killed leaves the tunnels, and the next one follows the table', {
+  skip,
+}, async () => {
+  await using scene = new MeshScene();
+  scene.ok('mesh init');
+  const proxy = await scene.start();
+  const device = scene.devicePid();
+  const children = readFileSync(`/proc/${proxy.pid}/task/${proxy.pid}/children`, 'utf8');
+  process.kill(Number(children.trim().split(' ')[0]), 'SIGKILL');
+  await proxy.untilLog('The mesh helper has ended, the tunnels stay; starting it again');
+  const logs = proxy.logs.length;
+  scene.ok(`mesh peer add nobody --public-key ${KEY} --allowed-ips 10.212.0.0/16`);
+  await proxy.untilLog('Mesh peers applied', logs);
+  assert.match(scene.ip(`route show dev ${scene.name}`), /10\.212\.0\.0\/16/);
+  assert.equal(scene.devicePid(), device);
+  assert.deepEqual(await proxy.stop(), DONE);
   assert.deepEqual(scene.remains(), []);
 });
 
