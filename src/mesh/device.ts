@@ -42,7 +42,11 @@ const START_MS_MAX = 10_000;
 const START_LOOK_MS = 20;
 const GOING_LOOKS_MAX = 50;
 
-class KernelDevice implements MeshDevice {
+/** Through a pipe: what Node gives a child as standard input is a socket, which /dev/stdin does not open (ENXIO). */
+const SYNC = 'cat | wg syncconf "$1" /dev/stdin';
+
+/** All but create() works on any WireGuard that speaks to wg(8). */
+export class KernelDevice implements MeshDevice {
   readonly kind = 'kernel';
   readonly name: string;
 
@@ -65,7 +69,7 @@ class KernelDevice implements MeshDevice {
   ): Promise<boolean> {
     const changes = changesOf(wanted, await this.read(), applied);
     if (!hasChanges(changes)) return false;
-    await outputOf('wg', ['syncconf', this.name, '/dev/stdin'], syncConf(wanted, changes));
+    await outputOf('sh', ['-c', SYNC, 'sh', this.name], syncConf(wanted, changes));
     return true;
   }
 
