@@ -105,12 +105,13 @@ class Supervisor {
   async run(): Promise<number> {
     // First, with the privileges that the process has at the start.
     if (this.#config.meshEnabled) {
-      const { startMesh } = await import('./mesh.ts');
-      this.#mesh = await startMesh(this.#config, this.#logger);
-      const { PathRouting } = await import('./path-routing.ts');
-      this.#paths = new PathRouting(this.#config, this.#mesh, this.#backendState, this.#logger);
+      this.#mesh = await (await import('./mesh.ts')).startMesh(this.#config, this.#logger);
     }
     try {
+      if (this.#mesh !== null) {
+        const { PathRouting } = await import('./path-routing.ts');
+        this.#paths = new PathRouting(this.#config, this.#mesh, this.#backendState, this.#logger);
+      }
       await this.#serve();
     } catch (error) {
       this.#mesh?.abandon();
