@@ -389,7 +389,9 @@ export class PathMonitor {
     for (const watched of this.#watched.values()) yield this.#statusOf(watched);
   }
 
+  /** May be called again: descriptors are closed once. */
   close(): void {
+    if (this.#closed) return;
     this.#closed = true;
     this.#cancel();
     this.#options.port?.close();

@@ -6,7 +6,7 @@ import { count, country, hundredths } from './format.js';
 import { mark, stateOf } from './states.js';
 
 const CANDIDATES = 20;
-const TIERS = ['0 country', '1 region', '2 this POP', '3 elsewhere'];
+const TIERS = ['0 country', '1 region', '2 this POP', '3 elsewhere', '4 after all others'];
 
 /** @param {Api.Explanation} explanation */
 function sentence({ ip, country: code, country_reason: why, region, choice, reason, app }) {
