@@ -173,7 +173,8 @@ function turnMinutes(path: Path, nowMs: number): void {
 export function noteHandshake(path: Path, nowMs: number, handshake: Handshake): void {
   path.hasHandshake = handshake.ageMs !== null;
   path.handshakeAtMs = handshake.ageMs === null ? NEVER : nowMs - handshake.ageMs;
-  if (handshake.receivedBytes !== path.receivedBytes || !path.isKnown) path.receivedAtMs = nowMs;
+  // The first look says how much, not when.
+  if (path.isKnown && handshake.receivedBytes !== path.receivedBytes) path.receivedAtMs = nowMs;
   path.receivedBytes = handshake.receivedBytes;
   path.isKnown = true;
 }
