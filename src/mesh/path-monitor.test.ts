@@ -157,6 +157,24 @@ test('PathMonitor finds a black hole, and tells the MTU', () => {
   assert.ok(mtuBytes >= 1346 && mtuBytes <= 1350, String(mtuBytes));
   assert.deepEqual([mtuReduced, mtuChanges, state], [true, 2, 'ok'], 'large probes are no loss');
   assert.deepEqual(net.events, ['peer-1 1280', `peer-1 ${mtuBytes}`]);
+  // Nobody may keep a route small for a peer that is gone, or is another size now.
+  net.monitor.update([]);
+  assert.equal(net.events.at(-1), 'peer-1 1420');
+});
+
+test('PathMonitor keeps the state of a peer that is asked at another address', () => {
+  const net = new Net();
+  net.monitor.update([target(1)]);
+  net.run(20_000);
+  net.fate = () => null;
+  net.run(10_000);
+  assert.equal(net.status().state, 'dead');
+  net.monitor.update([{ ...target(1), address: { family: 4, words: [0, 0, 0, 77] } }]);
+  net.run(1500);
+  assert.equal(net.status().state, 'dead');
+  net.fate = () => 20;
+  net.run(8000);
+  assert.equal(net.status().state, 'ok');
 });
 
 test('PathMonitor reads what has come before it calls anything lost', () => {

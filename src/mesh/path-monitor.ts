@@ -22,6 +22,7 @@ import {
   type PathState,
   pathLoss,
   pathRttMinimum,
+  retargetPath,
   troubleSince,
 } from './path-state.ts';
 
@@ -191,34 +192,44 @@ export class PathMonitor {
   update(targets: readonly PathTarget[]): void {
     const nowMs = this.#world.nowMs();
     const ids = new Set(targets.map(({ id }) => id));
-    for (const [id, { slot }] of this.#watched) {
+    for (const [id, watched] of this.#watched) {
       if (ids.has(id)) continue;
+      this.#restoreMtu(watched);
       this.#watched.delete(id);
-      this.#bySlot.delete(slot);
+      this.#bySlot.delete(watched.slot);
     }
     for (const target of targets) {
       const known = this.#watched.get(target.id);
       if (known === undefined) this.#add(target, nowMs);
       else if (sameAddress(known.target.address, target.address)) this.#retarget(known, target);
-      else this.#add(target, nowMs, known.changes);
+      else this.#add(target, nowMs, known);
     }
   }
 
   #retarget(known: Watched, target: PathTarget): void {
     const sizeChanged = known.target.mtuBytes !== target.mtuBytes;
     known.target = target;
-    if (!sizeChanged) return;
-    const family = target.address?.family ?? 4;
-    known.mtu = createPathMtu(family, target.mtuBytes, this.#world.nowMs());
+    if (sizeChanged) this.#restoreMtu(known);
   }
 
-  #add(target: PathTarget, nowMs: number, changes?: Record<PathState, number>): void {
-    const before = this.#watched.get(target.id);
-    if (before !== undefined) this.#bySlot.delete(before.slot);
+  /** The search begins anew, from the full size; whoever was told of less is told of that. */
+  #restoreMtu(watched: Watched): void {
+    const { target, mtu } = watched;
+    const isReduced = mtu.bytes < mtu.fullBytes;
+    const family = target.address?.family ?? 4;
+    watched.mtu = createPathMtu(family, target.mtuBytes, this.#world.nowMs());
+    if (isReduced) this.#sizeChanged(watched, mtu.bytes);
+  }
+
+  #add(target: PathTarget, nowMs: number, before?: Watched): void {
+    if (before !== undefined) {
+      this.#restoreMtu(before);
+      this.#bySlot.delete(before.slot);
+    }
     const watched: Watched = {
       target,
       slot: this.#slots++ >>> 0,
-      path: createPath(nowMs),
+      path: before === undefined ? createPath(nowMs) : retargetPath(before.path, nowMs),
       mtu: createPathMtu(target.address?.family ?? 4, target.mtuBytes, nowMs),
       mtuChanges: before?.mtuChanges ?? 0,
       // Somewhere in the interval, so that the start is no burst.
@@ -226,7 +237,7 @@ export class PathMonitor {
       probe: 0,
       out: new Map(),
       smallAnsweredMs: Number.NEGATIVE_INFINITY,
-      changes: changes ?? { ok: 0, degraded: 0, dead: 0 },
+      changes: before?.changes ?? { ok: 0, degraded: 0, dead: 0 },
     };
     this.#watched.set(target.id, watched);
     this.#bySlot.set(watched.slot, watched);

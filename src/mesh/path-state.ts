@@ -118,6 +118,17 @@ export function createPath(nowMs: number): Path {
   };
 }
 
+/** The same peer, asked at another address: what it was stays until that has said something. */
+export function retargetPath(path: Path, nowMs: number): Path {
+  const { state, reason, sinceMs, startedMs, calmSinceMs } = path;
+  const { handshakeAtMs, hasHandshake, isKnown, receivedBytes, receivedAtMs } = path;
+  return {
+    ...createPath(nowMs),
+    ...{ state, reason, sinceMs, startedMs, calmSinceMs },
+    ...{ handshakeAtMs, hasHandshake, isKnown, receivedBytes, receivedAtMs },
+  };
+}
+
 /** A probe went out, or could not because there is no way to the peer. */
 export function noteProbe(path: Path, nowMs: number): void {
   path.sentAtMs = nowMs;
@@ -281,8 +292,9 @@ export function judgePath(path: Path, settings: PathSettings, nowMs: number): bo
 
 function leaveDead(path: Path, settings: PathSettings, nowMs: number): boolean {
   // A silence that is not long enough yet is no sign of life; without probes there is nothing to wait for.
-  const answering = isAnswering(path, settings, nowMs);
-  if (answering && path.answersInRow < ANSWERS_TO_LIVE) return false;
+  if (isAnswering(path, settings, nowMs)) {
+    if (path.answersInRow < ANSWERS_TO_LIVE) return false;
+  } else if (!(nowMs - path.silentSinceMs >= settings.deadMs)) return false;
   // What was lost while it was dead is no news about the path as it is now.
   path.lostBits = 0;
   path.lostCount = 0;
