@@ -2,7 +2,6 @@
 // lose and reorder them, or go on from another port (a NAT that forgot).
 
 import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
-import { once } from 'node:events';
 import { checked, native, num } from '../sys/native.ts';
 import { inNamespace } from '../sys/netns.ts';
 import { SCRATCH_SOCKADDR, SOCKADDR_POINTER, scratchView } from '../sys/scratch.ts';
@@ -11,7 +10,7 @@ import { encodeSockaddr, parseAddress } from '../sys/sockaddr.ts';
 const AF_INET = 2n;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 0o2004002n;
 
-async function openUdp(namespace: string, address: string): Promise<Socket> {
+function openUdp(namespace: string, address: string): Socket {
   const fd = inNamespace(namespace, () => {
     const made = checked(native.socket(AF_INET, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0n));
     const parsed = parseAddress(address);
@@ -24,7 +23,6 @@ async function openUdp(namespace: string, address: string): Promise<Socket> {
   const socket = createSocket('udp4');
   socket.on('error', () => {});
   socket.bind({ fd });
-  await once(socket, 'listening');
   return socket;
 }
 
@@ -64,9 +62,9 @@ export class UdpRelay implements Disposable {
     this.#listenFar();
   }
 
-  static async open(namespace: string, address: string, target: string): Promise<UdpRelay> {
-    const near = await openUdp(namespace, address);
-    return new UdpRelay(near, await openUdp(namespace, address), namespace, address, target);
+  static open(namespace: string, address: string, target: string): UdpRelay {
+    const near = openUdp(namespace, address);
+    return new UdpRelay(near, openUdp(namespace, address), namespace, address, target);
   }
 
   #listenFar(): void {
@@ -93,9 +91,9 @@ export class UdpRelay implements Disposable {
   }
 
   /** Goes on from another port. */
-  async move(): Promise<void> {
+  move(): void {
     const old = this.#far;
-    this.#far = await openUdp(this.#namespace, this.#address);
+    this.#far = openUdp(this.#namespace, this.#address);
     this.#listenFar();
     old.close();
   }

@@ -7,10 +7,11 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { createServer, Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import { connectSocket } from '../sys/epoll.ts';
+import { connectSocket, openNonblockingSocket } from '../sys/epoll.ts';
+import { EINPROGRESS } from '../sys/errno.ts';
 import { inNamespace } from '../sys/netns.ts';
 import { parseAddress, type SocketAddress } from '../sys/sockaddr.ts';
-import { openListener, openSocket } from '../sys/socket.ts';
+import { openListener } from '../sys/socket.ts';
 import { attempt } from './netns.ts';
 import { until, within } from './wait.ts';
 
@@ -261,11 +262,11 @@ export async function transfer(
     });
   });
   server.listen({ fd: listener });
-  const fd = inNamespace(from.namespace, () => openSocket(address.family));
+  const fd = inNamespace(from.namespace, () => openNonblockingSocket(address.family));
   const words = Uint32Array.from(address.words);
-  // Blocks this thread: the devices are processes of their own.
   const result = connectSocket(fd, address.family, words, 0, port);
-  if (result < 0) throw new Error(`Cannot connect through the tunnel: errno ${-result}`);
+  if (result !== -EINPROGRESS)
+    throw new Error(`Cannot connect through the tunnel: errno ${-result}`);
   const content = randomBytes(bytes);
   const client = new Socket({ fd, readable: true, writable: true });
   client.on('error', () => {});

@@ -71,12 +71,12 @@ check('follows a peer to its new address, and drops what is repeated or forged',
   const net = new WireguardNet({ first: 'wireguard-go', second: 'ours' });
   await using _net = net;
   const { first, second } = net;
-  using relay = await UdpRelay.open(first.namespace, first.outer[0], `${second.outer[0]}:51820`);
+  using relay = UdpRelay.open(first.namespace, first.outer[0], `${second.outer[0]}:51820`);
   await net.start({ first: relay.endpoint });
   await until('an answer', () => transfer(first, second, 0, 100_000).then(() => true));
   assert.equal(second.status().endpoint, relay.farEndpoint);
 
-  await relay.move();
+  relay.move();
   await transfer(first, second, 0, MEGABYTE);
   assert.equal(second.status().endpoint, relay.farEndpoint, 'the endpoint moved');
 
@@ -119,7 +119,7 @@ check('carries content over a path that loses, repeats and reorders', async () =
   const net = new WireguardNet({ first: 'ours', second: 'ours' });
   await using _net = net;
   const { first, second } = net;
-  using relay = await UdpRelay.open(first.namespace, first.outer[0], `${second.outer[0]}:51820`);
+  using relay = UdpRelay.open(first.namespace, first.outer[0], `${second.outer[0]}:51820`);
   const [out, back] = [unruly(), unruly()];
   relay.meddle = (datagram, way) => (way === 'out' ? out : back)(datagram);
   await net.start({ first: relay.endpoint });
