@@ -215,6 +215,27 @@ test('coalesce: interleaved, damaged and reordered segments come out as they wer
   fc.assert(property, { numRuns: 300 });
 });
 
+test('coalesce: what splitting could not give back is not joined', () => {
+  const flow = { isV4: true, isTcp: true, options: 3, flags: ACK, sequence: 1, identification: 5 };
+  const part = Buffer.alloc(100, 1);
+  const first = build(flow, part, 0, 0, ACK);
+  assert.equal(collect([first, build(flow, part, 1, 100, ACK)]).length, 1);
+  const others = [
+    build(flow, part, 2, 100, ACK),
+    build(flow, Buffer.alloc(101, 1), 1, 100, ACK),
+    build(flow, part, 1, 100, ACK | 1),
+    build(flow, part, 1, 100, ACK | 0x40),
+    build(flow, Buffer.alloc(0), 1, 100, ACK),
+  ];
+  for (const other of others) {
+    const written = collect([first, other]);
+    assert.deepEqual(
+      written.map((packet) => packet.subarray(10)),
+      [first, other],
+    );
+  }
+});
+
 test('raw parsers: garbage of any kind is refused or bounded, and nothing outside of it changes', () => {
   const garbage = fc.tuple(
     fc.uint8Array({ minLength: 0, maxLength: 300 }),
