@@ -61,7 +61,7 @@ const KEY_BLOCK_POINTER = at(AREA_KEY_BLOCK);
 const ZEROS_POINTER = at(AREA_ZEROS);
 const TAG_POINTER = at(AREA_TAG);
 const LENGTH_POINTER = at(AREA_LENGTH);
-/** The last block (length of no additional data, length of the ciphertext) behind the 0 to 15 zeros that fill the one before. */
+/** The last block (length of no additional data, of the ciphertext) behind the 0 to 15 zeros that fill the one before. */
 const LAST_POINTERS = BigUint64Array.from({ length: 16 }, (_, pad) => at(AREA_LAST + 16 - pad));
 const LAST_LENGTH_WORD = (AREA_LAST + 16 + 8) / 4;
 const BLOCK_WORD = AREA_COUNTER / 4;

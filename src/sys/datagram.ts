@@ -54,7 +54,7 @@ const MSG_DONTWAIT_NOSIGNAL = 0x4040n;
 const MSG_DONTWAIT = 0x40n;
 
 // struct msghdr, struct mmsghdr (a msghdr and the received length), struct cmsghdr.
-export const MSGHDR_BYTES = 56;
+const MSGHDR_BYTES = 56;
 export const MMSGHDR_BYTES = 64;
 export const IOVEC_BYTES = 16;
 const MSG_NAME = 0;
@@ -171,7 +171,7 @@ export function waitForInput(pollfds: bigint, count: bigint): number {
   return checked(poll(pollfds, count, 0xffff_ffffn));
 }
 
-/** Writes the name of a peer for sending and returns its length. `from`: its 18 bytes; `scope`: interface of a link-local one. */
+/** Writes a peer's name for sending and returns its length. `from`: its 18 bytes; `scope`: interface of a link-local one. */
 export function writeName(
   a: Arena,
   name: number,

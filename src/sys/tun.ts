@@ -26,7 +26,7 @@ const OFFLOAD_TCP = 0x07n;
 const OFFLOAD_TCP_UDP = 0x67n;
 const IFREQ_BYTES = 40;
 const IFREQ_UNION = 16;
-export const INTERFACE_NAME_BYTES_MAX = 15;
+const INTERFACE_NAME_BYTES_MAX = 15;
 
 // struct virtio_net_hdr, little-endian on these hosts.
 export const VNET_BYTES = 10;

@@ -45,8 +45,7 @@ function setUp(): { receive(datagram: Uint8Array): Buffer[]; sealed(counter: num
   });
   const written: Buffer[] = [];
   const sum = makeSum(arena);
-  const wake = (): void => {};
-  const fixed = { arena, sum, family: AF_INET6, allowedIps, wake };
+  const fixed = { arena, sum, family: AF_INET6, allowedIps };
   const r = newReceiver(fixed, (vectors) => {
     const offset = ((arena.unsigned[(vectors + 16) >> 2] as number) - arena.base) >>> 0;
     const bytes = arena.words[(vectors + 24) >> 2] as number;

@@ -40,7 +40,6 @@ const receiver = newReceiver(
     sum: makeSum(arena),
     family: data.family,
     allowedIps: openAllowedIps(arena),
-    wake: () => tell('look'),
   },
   (vectors, count) => writePacket(tun, pointerTo(arena, vectors), count),
 );
@@ -59,6 +58,10 @@ function run(): void {
     const messages = receiveMessages(udp, target, MESSAGE_COUNT);
     if (messages > 0) handleInbound(receiver, messages);
     Atomics.add(words, RECEIVE_SEQUENCE, 1);
+    if (receiver.isRinging) {
+      receiver.isRinging = false;
+      tell('look');
+    }
     // Errors are what ICMP said about something sent: gone from the socket once reported.
     if (messages > 0) continue;
     waitForInput(pollfds, 2n);

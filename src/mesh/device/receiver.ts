@@ -104,15 +104,16 @@ export interface Receiver {
   readonly family: number;
   readonly allowedIps: AllowedIpsTable;
   readonly coalescer: Coalescer;
-  readonly wake: () => void;
   readonly now: Float64Array;
   readonly message: Received;
   scope: number;
   /** The peer whose endpoint has been compared with the message's source. */
   comparedPeer: number;
+  /** The main thread is to be woken, once the packets are written. */
+  isRinging: boolean;
 }
 
-type Fixed = Pick<Receiver, 'arena' | 'sum' | 'family' | 'allowedIps' | 'wake'>;
+type Fixed = Pick<Receiver, 'arena' | 'sum' | 'family' | 'allowedIps'>;
 
 export function newReceiver(fixed: Fixed, write: PacketWriter): Receiver {
   const r: Receiver = {
@@ -122,6 +123,7 @@ export function newReceiver(fixed: Fixed, write: PacketWriter): Receiver {
     message: { bytes: 0, segmentBytes: 0, ecn: 0, local: 0, isCut: false },
     scope: 0,
     comparedPeer: -1,
+    isRinging: false,
   };
   prepare(r, MESSAGES);
   return r;
@@ -177,7 +179,7 @@ function passOn(r: Receiver, offset: number, length: number): void {
   bytes.copyWithin(slot + RING_MESSAGE, offset, offset + length);
   // The slot is whole before main can see it.
   Atomics.store(words, RING_HEAD, (head + 1) | 0);
-  if (ring(r.arena, URGENT_BELL)) r.wake();
+  if (ring(r.arena, URGENT_BELL)) r.isRinging = true;
 }
 
 /** Reports an authentic packet that came from elsewhere than the peer's endpoint. */
@@ -195,7 +197,7 @@ function compareSource(r: Receiver, peer: number): void {
   if (isSame || (Atomics.load(words, activityWord(peer)) & ROAMED) !== 0) return;
   writeSource(r, roamAt(peer));
   noteActivity(arena, peer, ROAMED, 0);
-  if (ring(arena, URGENT_BELL)) r.wake();
+  if (ring(arena, URGENT_BELL)) r.isRinging = true;
 }
 
 function noteReceived(r: Receiver, peer: number, keypair: number, isData: boolean): void {
@@ -205,11 +207,11 @@ function noteReceived(r: Receiver, peer: number, keypair: number, isData: boolea
     arena.words[used] = 1;
     Atomics.store(arena.words, keysUsedWord(peer), keypair);
     noteActivity(arena, peer, KEYS_USED, 0);
-    if (ring(arena, URGENT_BELL)) r.wake();
+    if (ring(arena, URGENT_BELL)) r.isRinging = true;
   }
   if (r.comparedPeer !== peer) compareSource(r, peer);
   const bits = isData ? RECEIVED_ANY | RECEIVED_UNANSWERED : RECEIVED_ANY;
-  if (noteActivity(arena, peer, bits, SENT_UNANSWERED) && ring(arena, BELL)) r.wake();
+  if (noteActivity(arena, peer, bits, SENT_UNANSWERED) && ring(arena, BELL)) r.isRinging = true;
 }
 
 /** Handles a packet that is authentic and new: `length` bytes at `offset`, padding included. */

@@ -53,7 +53,6 @@ const sender = newSender({
   udp: BigInt(data.udp),
   family: data.family,
   allowedIps: openAllowedIps(arena),
-  wake: () => tell('look'),
 });
 
 const target = readTarget(sender);
@@ -91,6 +90,10 @@ function workOff(): number {
   }
   flushBatch(sender);
   Atomics.add(words, SEND_SEQUENCE, 1);
+  if (sender.isRinging) {
+    sender.isRinging = false;
+    tell('look');
+  }
   return result;
 }
 

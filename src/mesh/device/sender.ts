@@ -104,8 +104,6 @@ export interface Sender {
   readonly allowedIps: AllowedIpsTable;
   readonly split: Split;
   readonly queue: PacketQueue;
-  /** Tells the main thread to look at the tables. */
-  readonly wake: () => void;
   readonly now: Float64Array;
   /** Batches of a peer that still go out one by one. */
   readonly unsegmented: Int32Array;
@@ -118,9 +116,11 @@ export interface Sender {
   /** Where the next frame's ciphertext goes. */
   out: number;
   isClosed: boolean;
+  /** The main thread is to be woken, once the packets are on their way. */
+  isRinging: boolean;
 }
 
-type Fixed = Pick<Sender, 'arena' | 'sum' | 'tun' | 'udp' | 'family' | 'allowedIps' | 'wake'>;
+type Fixed = Pick<Sender, 'arena' | 'sum' | 'tun' | 'udp' | 'family' | 'allowedIps'>;
 
 export function newSender(fixed: Fixed): Sender {
   return {
@@ -130,6 +130,7 @@ export function newSender(fixed: Fixed): Sender {
     now: new Float64Array(1),
     unsegmented: new Int32Array(PEERS_MAX),
     ...{ peer: -1, frames: 0, frameBytes: 0, batchBytes: 0, ecn: 0, out: 0, isClosed: false },
+    isRinging: false,
   };
 }
 
@@ -287,7 +288,7 @@ function seal(s: Sender, peer: number, keypair: number, offset: number, length: 
 
 function noteSent(s: Sender, peer: number, bits: number): void {
   if (!noteActivity(s.arena, peer, bits, RECEIVED_UNANSWERED)) return;
-  if (ring(s.arena, BELL)) s.wake();
+  if (ring(s.arena, BELL)) s.isRinging = true;
 }
 
 /** Sends what waits for keys; false: there are none. */
@@ -309,7 +310,7 @@ function waitForKeys(s: Sender, peer: number, offset: number, length: number): v
   if (dropped > 0) count(s, 'sendQueueFull', dropped);
   const isNew = noteActivity(s.arena, peer, NEEDS_HANDSHAKE, 0);
   if (!isNew) return;
-  if (ring(s.arena, isFirst ? URGENT_BELL : BELL)) s.wake();
+  if (ring(s.arena, isFirst ? URGENT_BELL : BELL)) s.isRinging = true;
 }
 
 /** Sends or queues one packet that fits the MTU. */
@@ -325,7 +326,7 @@ function sendPacket(s: Sender, peer: number, offset: number, length: number): vo
 
 export const readTarget = (s: Sender): bigint => pointerTo(s.arena, PACKET - VNET_BYTES);
 export const READ_BYTES_MAX = BigInt(READ_BYTES);
-/** For tests, which put packets there themselves. */
+/** Where the packet itself then is. */
 export const PACKET_OFFSET = PACKET;
 
 /** Handles what was read from the TUN interface: `bytes` at readTarget(). The batch is sent by flushBatch() later. */

@@ -18,7 +18,7 @@ export const PEERS_MAX = 1024;
 export const PREFIXES_MAX = 8192;
 /** Current, previous, next, and one that is being zeroed. */
 const KEYPAIRS_PER_PEER = 4;
-export const KEYPAIRS_MAX = PEERS_MAX * KEYPAIRS_PER_PEER;
+const KEYPAIRS_MAX = PEERS_MAX * KEYPAIRS_PER_PEER;
 const INDEX_WAYS = 8;
 const INDEX_BUCKETS = 4096;
 export const RING_SLOTS = 256;

@@ -1,5 +1,5 @@
-// The cross-platform configuration protocol of WireGuard (wireguard.com/xplatform): text of the `set=1` operation into a change,
-// and the device's state into the answer to `get=1`. Pure; uapi-server.ts has the socket.
+// The cross-platform configuration protocol of WireGuard (wireguard.com/xplatform): text of the `set=1` operation into a
+// change, and the device's state into the answer to `get=1`. Pure; uapi-server.ts has the socket.
 
 import { formatPrefix, type Prefix } from '../../sys/prefix.ts';
 import { formatSocketAddress, isMapped, parseAddress } from '../../sys/sockaddr.ts';
