@@ -14,6 +14,7 @@ import {
 import { drainEventfd } from '../../sys/epoll.ts';
 import { writePacket } from '../../sys/tun.ts';
 import { makeSum } from './checksum.ts';
+import type { PacketWriter } from './coalesce.ts';
 import {
   handleInbound,
   MESSAGE_COUNT,
@@ -24,16 +25,19 @@ import {
 } from './receiver.ts';
 import type { ThreadData, ThreadMessage } from './send-thread.ts';
 import { openAllowedIps, RECEIVE_SEQUENCE, STOP } from './tables.ts';
+import { warmReceiver } from './warm-up.ts';
 
 const data = workerData as ThreadData;
 const port = parentPort as NonNullable<typeof parentPort>;
 const tell = (message: ThreadMessage): void => port.postMessage(message);
 const arena = openArena(data.memory);
 const { words } = arena;
-const tun = BigInt(data.tun);
+/** None, until the data path has been tried. */
+let tun = 0xffff_ffffn;
 const udp = BigInt(data.udp);
 
 if (startCipher(arena, RECEIVE_SCRATCH) === null) throw new Error('No cipher gives known answers');
+const write: PacketWriter = (vectors, count) => writePacket(tun, pointerTo(arena, vectors), count);
 const receiver = newReceiver(
   {
     arena,
@@ -41,7 +45,7 @@ const receiver = newReceiver(
     family: data.family,
     allowedIps: openAllowedIps(arena),
   },
-  (vectors, count) => writePacket(tun, pointerTo(arena, vectors), count),
+  write,
 );
 
 const target = receiveTarget(receiver);
@@ -70,5 +74,7 @@ function run(): void {
   tell('gone');
 }
 
+warmReceiver(write);
+tun = BigInt(data.tun);
 tell('ready');
 run();

@@ -20,6 +20,7 @@ import {
   type SendCommand,
 } from './sender.ts';
 import { COMMANDS, openAllowedIps, SEND_SEQUENCE, STOP } from './tables.ts';
+import { warmSender } from './warm-up.ts';
 
 /** What both data threads are started with. */
 export interface ThreadData {
@@ -115,5 +116,6 @@ function run(): void {
   tell('gone');
 }
 
+warmSender();
 tell('ready');
 run();
