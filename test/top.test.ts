@@ -77,10 +77,29 @@ test('status: says what the proxy does, as text and as JSON, in 80 columns', asy
   for (const client of clients) client.destroy();
 });
 
+test('explain --live: asks the running proxy, for load, health and binding', async () => {
+  await using backend = await startBackend(echo);
+  await using proxy = await startProxy({
+    backends: [{ id: 'a', ...backend.row }],
+  });
+  const client = await openClient(proxy.address);
+  await proxy.untilMetric('edge_backend_connections_current', 1, { backend: 'a' });
+  const { status, stdout, stderr } = run('explain', '127.0.0.1', '--live', ...flagsOf(proxy));
+  assert.equal(status, 0, stderr);
+  assert.match(stdout, /^Country {2}none: it is a loopback address$/m);
+  assert.match(stdout, /^Choice {3}a: the client is bound to it \(without: a\)$/m);
+  assert.match(stdout, /^\* +a +sa\/BR .* chosen/m);
+  assert.match(stdout, /^Load is that of this moment/m);
+  const json = run('explain', '127.0.0.1', '--live', '--json', ...flagsOf(proxy));
+  const said = JSON.parse(json.stdout) as { candidates: { active: number }[] };
+  assert.equal(said.candidates[0]?.active, 1);
+  client.destroy();
+});
+
 test('status and top: without a proxy they say where they asked, exit code 1', async () => {
   const port = await refusedPort();
-  for (const command of ['status', 'top']) {
-    const { status, stderr } = run(command, '--metrics-listen-addr', `127.0.0.1:${port}`);
+  for (const command of [['status'], ['top'], ['explain', '127.0.0.1', '--live']]) {
+    const { status, stderr } = run(...command, '--metrics-listen-addr', `127.0.0.1:${port}`);
     assert.equal(status, 1);
     assert.match(
       stderr,

@@ -1,13 +1,12 @@
 // `edgeproxy explain IP`: which backend a client at this address would get, and why each other one would not
-// (control/explain.ts). Only the load is missing, because this reads routing.db and not a running process.
+// (control/explain.ts). It reads routing.db and not a running process, so load, health and paths are missing; with --live it
+// asks the running proxy, which knows them.
 
 import { ProxyError } from '../base/errors.ts';
-import { type ConfigFlags, loadConfig } from '../config.ts';
+import { type Config, type ConfigFlags, loadConfig } from '../config.ts';
 import { ANY, compileAccess } from '../control/access-rows.ts';
 import { accessVerdict } from '../control/access-verdict.ts';
-import { countryName } from '../control/address-facts.ts';
-import { type Explanation, explainAddress, explanationJson } from '../control/explain.ts';
-import { numberText } from '../control/explain-reasons.ts';
+import { explainAddress, explanationJson } from '../control/explain.ts';
 import { loadGeoTable, loadRegionMap } from '../control/geo-load.ts';
 import { createPublisher } from '../control/publish.ts';
 import { closeRoutingDb, openRoutingDb, readRouting } from '../control/routing-db.ts';
@@ -15,13 +14,12 @@ import type { RowProblem } from '../control/routing-rows.ts';
 import { openAccessList } from '../route/access-list.ts';
 import { createBackendState, openBackendState } from '../route/backend-state.ts';
 import { openGeoTable } from '../route/geo-table.ts';
-import { countryCode } from '../route/regions.ts';
 import { createSelector, useSnapshot } from '../route/select.ts';
 import { openSnapshot } from '../route/snapshot.ts';
-import { parseAddress } from '../sys/sockaddr.ts';
+import { parseAddress, type SocketAddress } from '../sys/sockaddr.ts';
 import { problemText } from './backend.ts';
-import { EXIT_DONE, print, printJson, printProblem, usageError } from './output.ts';
-import { formatTable } from './table.ts';
+import { printExplanation, type ShownExplanation } from './explain-text.ts';
+import { EXIT_DONE, printJson, printProblem, usageError } from './output.ts';
 
 const LOAD_NOTE =
   'Load is 0 for every backend: this reads the routing database, not the running process';
@@ -34,41 +32,15 @@ const EXPLAIN_SETTINGS = [
   'regionMapPath',
   'accessDryRun',
 ] as const;
+/** The most that the admin API gives. */
+const CANDIDATES_ASKED = 1000;
 
-function printExplanation(explanation: Explanation): void {
-  const { ip, country, noCountry, region, pop, app, access, choice, candidates } = explanation;
-  const where = country === 0 ? `none: ${noCountry}` : `${countryName(country)}, region ${region}`;
-  print(`Client   ${ip}`);
-  print(`Country  ${where}`);
-  print(`POP      region ${pop.region}, country ${pop.country ?? 'not set'}`);
-  print(`App      ${app === '*' ? 'any' : app}`);
-  const dryRun =
-    !access.allowed && explanation.accessDryRun ? ', but a dry run only counts it' : '';
-  print(`Access   ${access.allowed ? 'allowed' : 'denied'}${dryRun}: ${access.reason}`);
-  print(`Choice   ${choice ?? 'none'}: ${explanation.reason}`);
-  if (candidates.length > 0) {
-    const header = ['', 'BACKEND', 'WHERE', 'TIER', 'SCORE', 'KM', 'RESULT'];
-    const rows = candidates.map(({ candidate, backend, country: backendCountry, reason }) => [
-      candidate.order === 0 ? '*' : '',
-      backend.id,
-      `${backend.region}/${countryCode(backendCountry) || '-'}`,
-      String(candidate.tier),
-      numberText(candidate.score),
-      candidate.distanceKm === null ? '' : numberText(Math.round(candidate.distanceKm)),
-      reason,
-    ]);
-    print(`\n${formatTable(header, rows, new Set(['TIER', 'SCORE', 'KM'])).trimEnd()}`);
-  }
-  print(`\n${LOAD_NOTE}`);
-}
-
-export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
-  const address = parseAddress(ip);
-  if (address === null) {
-    throw usageError(`IP is ${JSON.stringify(ip)}, allowed: an IPv4 or IPv6 address`);
-  }
-  const config = loadConfig(flags, process.env, EXPLAIN_SETTINGS);
-  const app = flags.app === undefined ? '*' : String(flags.app);
+/** From routing.db alone: no load, and nothing of what a running proxy has found out. */
+async function readExplanation(
+  address: Pick<SocketAddress, 'family' | 'words'>,
+  app: string,
+  config: Pick<Config, (typeof EXPLAIN_SETTINGS)[number]>,
+): Promise<{ shown: ShownExplanation; problems: readonly RowProblem[] }> {
   const db = openRoutingDb(config.dbPath);
   const { backends, problems: badRows, access: table } = readRouting(db);
   closeRoutingDb(db);
@@ -100,8 +72,37 @@ export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
     address,
     app,
   );
-  if (flags.json) printJson(explanationJson(explanation, LOAD_NOTE));
-  else printExplanation(explanation);
+  return { shown: explanationJson(explanation, LOAD_NOTE), problems };
+}
+
+/** From the running proxy, which reports bad rows elsewhere. */
+async function askExplanation(
+  ip: string,
+  app: string,
+  flags: ConfigFlags,
+): Promise<ShownExplanation> {
+  const { askedAddress, askJson, unreachable } = await import('./admin-client.ts');
+  const address = askedAddress(flags);
+  if (typeof address === 'string') throw unreachable(address);
+  const query = new URLSearchParams({ ip, app, limit: String(CANDIDATES_ASKED) });
+  return await askJson<ShownExplanation>(address, `/api/explain?${query}`).catch((error) => {
+    throw unreachable(address, error);
+  });
+}
+
+export async function explain(ip: string, flags: ConfigFlags): Promise<number> {
+  const address = parseAddress(ip);
+  if (address === null) {
+    throw usageError(`IP is ${JSON.stringify(ip)}, allowed: an IPv4 or IPv6 address`);
+  }
+  const app = flags.app === undefined ? '*' : String(flags.app);
+  const config = loadConfig(flags, process.env, EXPLAIN_SETTINGS);
+  const { shown, problems } =
+    flags.live === true
+      ? { shown: await askExplanation(ip, app, flags), problems: [] }
+      : await readExplanation(address, app, config);
+  if (flags.json) printJson(shown);
+  else printExplanation(shown);
   for (const problem of problems) printProblem(problemText(problem));
   return EXIT_DONE;
 }

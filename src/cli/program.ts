@@ -199,8 +199,10 @@ class Program {
       .command('explain <ip>')
       .description('Show whether a client address may connect, which backend it gets, and why')
       .option('--app <app>', 'The app of the listener (default: any)')
+      .option('--live', 'Ask the running proxy: load, health, breakers, paths, and the binding')
       .option('--json', 'Print JSON');
     const keys = [
+      ...ADMIN_SETTINGS,
       'dbPath',
       'region',
       'country',

@@ -2,7 +2,6 @@
 // The ranges are those the country lookup answers with "none" (IANA special-purpose registries).
 
 import { BlockList } from 'node:net';
-import { countryCode } from '../route/regions.ts';
 import { formatAddress } from '../sys/sockaddr.ts';
 
 const RANGES: readonly (readonly [why: string, network: string, prefix: number])[] = [
@@ -35,9 +34,8 @@ export function noCountryReason(isV4: boolean, words: readonly number[]): string
   return 'the country database does not know the address';
 }
 
-/** `Brazil (BR)`. */
-export function countryName(index: number): string {
-  const code = countryCode(index);
+/** `Brazil (BR)`, of `BR`. */
+export function countryNameOf(code: string): string {
   const name = new Intl.DisplayNames(['en'], { type: 'region' }).of(code);
   return name === undefined || name === code ? code : `${name} (${code})`;
 }
