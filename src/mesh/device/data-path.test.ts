@@ -7,12 +7,23 @@ import fc from 'fast-check';
 import { createSharedMemory, openArena } from '../../sys/arena.ts';
 import { type CipherKind, openPacket, sealPacket, startCipher } from '../../sys/cipher.ts';
 import { AF_INET6 } from '../../sys/sockaddr.ts';
+import { until } from '../../testing/wait.ts';
 import { AllowedIps } from '../protocol/allowed-ips.ts';
 import { makeSum } from './checksum.ts';
 import { flushCoalescer } from './coalesce.ts';
 import { Keypairs } from './keypairs.ts';
 import { BUFFER_OFFSET, handleDatagram, newReceiver, RECEIVE_SCRATCH } from './receiver.ts';
-import { ARENA_PAGES, keypairAt, openAllowedIps, PREFIXES_MAX, RING_HEAD } from './tables.ts';
+import {
+  ARENA_PAGES,
+  currentWord,
+  findKeypair,
+  KEYPAIR_SEND_KEY,
+  keypairAt,
+  openAllowedIps,
+  PREFIXES_MAX,
+  RING_HEAD,
+  SEND_SEQUENCE,
+} from './tables.ts';
 
 const arena = openArena(createSharedMemory(ARENA_PAGES));
 const PEER = 3;
@@ -95,6 +106,26 @@ test('receiver: an authentic packet is delivered once, without its padding; chan
   assert.equal(receive(packet)[0]?.length, 30);
   assert.deepEqual(receive(packet), [], 'a repetition');
   assert.equal(receive(sealed(4)).length, 1, 'an older one that is new');
+});
+
+test('keypairs: keys stay as long as a data thread may be using them, and can no longer be found', async () => {
+  const keypairs = new Keypairs(arena);
+  const keys = { sendKey: new Uint8Array(32).fill(1), receiveKey: new Uint8Array(32).fill(2) };
+  const peer = 9;
+  keypairs.install(peer, {
+    ...{ localIndex: 77, remoteIndex: 1, isInitiator: true, ...keys },
+    ...{ createdAtMs: 0, expiresAtMs: 1, role: 'current' },
+  });
+  const keypair = findKeypair(arena, 77);
+  const keyAt = keypairAt(keypair) + KEYPAIR_SEND_KEY;
+  const isZero = (): boolean => arena.bytes.slice(keyAt, keyAt + 64).every((byte) => byte === 0);
+  Atomics.add(arena.words, SEND_SEQUENCE, 1);
+  keypairs.remove(peer, 77);
+  assert.equal(findKeypair(arena, 77), -1);
+  assert.equal(arena.words[currentWord(peer)], 0);
+  assert.equal(isZero(), false, 'the sender may be sealing with it');
+  Atomics.add(arena.words, SEND_SEQUENCE, 1);
+  await until('the keys to be zeroed', isZero);
 });
 
 test('receiver: garbage of every type and length is dropped or handed to the handshake', () => {

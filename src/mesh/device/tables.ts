@@ -139,7 +139,9 @@ export function findKeypair(a: Arena, localIndex: number): number {
     const keypair = a.words[bucket + way] - 1;
     if (keypair < 0) continue;
     const at = keypairAt(keypair);
-    if (a.words[(at + KEYPAIR_LOCAL_INDEX) >> 2] === (localIndex | 0)) return keypair;
+    if (a.words[(at + KEYPAIR_LOCAL_INDEX) >> 2] !== (localIndex | 0)) continue;
+    // Still linked after the receiver made its sequence word odd: main zeroes it only when that has changed.
+    if (Atomics.load(a.words, bucket + way) === keypair + 1) return keypair;
   }
   return -1;
 }
