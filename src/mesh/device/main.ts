@@ -31,6 +31,7 @@ const MTU_MAX = 65_535;
 /** Set in the environment of the second execution, so that there is no third. */
 const REDUCED = 'WG_PROCESS_REDUCED';
 const EXIT_USAGE = 2;
+const END_MS_MAX = 500;
 
 const log = createLogger();
 
@@ -122,6 +123,13 @@ function uapiHandler(device: Device): UapiHandler {
   };
 }
 
+function ended(worker: Worker): Promise<void> {
+  return new Promise((resolve) => {
+    if (worker.threadId === -1) resolve();
+    else worker.once('exit', () => resolve());
+  });
+}
+
 /** Starts a data thread; settles when it runs. */
 function startThread(
   file: string,
@@ -131,7 +139,6 @@ function startThread(
 ): Promise<Worker> {
   const worker = new Worker(new URL(file, import.meta.url), {
     workerData: data,
-    resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 32 },
   });
   return new Promise((resolve, reject) => {
     worker.on('error', (error) => {
@@ -165,10 +172,20 @@ async function run({ name, mtu, times }: Options): Promise<void> {
   });
   const device = new Device(memory, socket, wake, times);
   let server: Disposable | null = null;
-  const end = (reason: string): never => {
+  const threads: Promise<Worker>[] = [];
+  let isEnding = false;
+  const end = (reason: string): void => {
+    if (isEnding) return;
+    isEnding = true;
     log.info('Device ended', { interface: name, reason, ...device.counts() });
     server?.[Symbol.dispose]();
-    process.exit(0);
+    // The threads end by themselves before the process tears them down; they never hold it up for long.
+    Atomics.store(words, STOP, 1);
+    wake();
+    setTimeout(() => process.exit(0), END_MS_MAX);
+    void Promise.all(threads)
+      .then((workers) => Promise.all(workers.map(ended)))
+      .then(() => process.exit(0));
   };
   const onMessage = (message: ThreadMessage): void => {
     if (message === 'gone') end('interface removed');
@@ -182,11 +199,12 @@ async function run({ name, mtu, times }: Options): Promise<void> {
     process.exit(1);
   };
   const data = { memory, tun, udp: socket.fd, family: socket.family, links };
-  const [sender] = await Promise.all([
+  threads.push(
     startThread('./send-thread.ts', { ...data, eventfd: eventfds[0] }, onMessage, fail),
     startThread('./receive-thread.ts', { ...data, eventfd: eventfds[1] }, onMessage, fail),
-  ]);
-  device.useSender(sender);
+  );
+  const [sender] = await Promise.all(threads);
+  device.useSender(sender as Worker);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => end(signal));
   process.on('SIGHUP', () => log.info('Counters', { interface: name, ...device.counts() }));
   const path = `${UAPI_DIRECTORY}/${name}.sock`;

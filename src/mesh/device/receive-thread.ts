@@ -78,3 +78,5 @@ warmReceiver(write);
 tun = BigInt(data.tun);
 tell('ready');
 run();
+// Nothing is waited for any more: the port would keep the thread.
+port.unref();

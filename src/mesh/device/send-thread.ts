@@ -119,3 +119,5 @@ function run(): void {
 warmSender();
 tell('ready');
 run();
+// Nothing is waited for any more: the port would keep the thread.
+port.unref();
