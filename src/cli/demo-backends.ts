@@ -6,7 +6,7 @@ import { createServer, type Server as HttpServer } from 'node:http';
 import { createServer as createTcpServer, type Server, type Socket } from 'node:net';
 import { ProxyError } from '../base/errors.ts';
 
-interface DemoBackend {
+export interface DemoBackend {
   readonly id: string;
   readonly region: string;
   readonly port: number;

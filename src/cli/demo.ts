@@ -11,7 +11,7 @@ import { type Config, type ConfigFlags, loadConfig, SETTINGS } from '../config.t
 import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
 import { addBackend, backendIds, deleteBackend } from '../control/routing-edit.ts';
 import { DEMO_BACKENDS, DEMO_HOST, listenOn, startDemoBackends } from './demo-backends.ts';
-import { print } from './output.ts';
+import { print, usageError } from './output.ts';
 
 const DEMO_DB = 'demo-routing.db';
 const DEMO_APP = 'demo';
@@ -77,6 +77,8 @@ Stop with Ctrl+C.
 }
 
 export async function demo(flags: ConfigFlags): Promise<number> {
+  if (flags.stay === true)
+    throw usageError('--stay goes with --mesh: without, the demo stays anyway');
   const listenSet = flags.listenAddr !== undefined || process.env[SETTINGS.listen.env];
   const config = loadConfig(
     { ...flags, dbPath: DEMO_DB, ...(listenSet ? {} : { listenAddr: DEMO_LISTEN }) },

@@ -86,7 +86,13 @@ class Program {
       .command('demo')
       .description('Run the proxy with three sample backends and a seeded database');
     const keys = SETTING_KEYS.filter((key) => key !== 'dbPath');
-    this.#act(addSettings(command, keys), async (flags) => (await import('./demo.ts')).demo(flags));
+    addSettings(command, keys)
+      .option('--mesh', 'Three POPs with WireGuard tunnels in network namespaces; needs root')
+      .option('--stay', 'With --mesh: stay until Ctrl-C, to look around');
+    this.#act(command, async (flags) => {
+      if (flags.mesh === true) return (await import('./demo-mesh.ts')).demoMesh(flags);
+      return (await import('./demo.ts')).demo(flags);
+    });
   }
 
   #addInit(): void {
