@@ -2,14 +2,12 @@
 // one command. The database is always `demo-routing.db` here: a demo must never write sample rows
 // into a real one.
 
-import { existsSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { delimiter, dirname, join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { createLogger } from '../base/log.ts';
 import { type Config, type ConfigFlags, loadConfig, SETTINGS } from '../config.ts';
 import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
 import { addBackend, backendIds, deleteBackend } from '../control/routing-edit.ts';
+import { commandName } from './command-name.ts';
 import { DEMO_BACKENDS, DEMO_HOST, listenOn, startDemoBackends } from './demo-backends.ts';
 import { print, usageError } from './output.ts';
 
@@ -42,19 +40,6 @@ async function checkPorts(config: Config): Promise<void> {
     await listenOn(probe, host, port);
     await new Promise((resolve) => probe.close(resolve));
   }
-}
-
-/** How the user can call this program: by name where it is on PATH, else by its path from here. */
-function commandName(): string {
-  const directories = (process.env.PATH ?? '').split(delimiter).filter((name) => name !== '');
-  if (directories.some((directory) => existsSync(join(directory, 'edgeproxy')))) {
-    return 'edgeproxy';
-  }
-  const here = dirname(fileURLToPath(import.meta.url));
-  const absolute = join(here, '../../bin/edgeproxy');
-  const path = relative(process.cwd(), absolute);
-  if (path.length > absolute.length) return absolute;
-  return path.startsWith('.') || path.startsWith('/') ? path : `./${path}`;
 }
 
 function printGuide(config: Config): void {

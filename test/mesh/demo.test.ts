@@ -3,7 +3,7 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { test } from 'node:test';
 import { stripVTControlCharacters } from 'node:util';
@@ -82,7 +82,8 @@ class Demo implements AsyncDisposable {
     const files = ['/run/netns', '/var/run/wireguard', tmpdir()].flatMap(entries);
     const commands = entries('/proc').flatMap((pid) => {
       try {
-        return /^\d+$/.test(pid) ? readFileSync(`/proc/${pid}/cmdline`, 'utf8') : [];
+        if (!/^\d+$/.test(pid)) return [];
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8') + readlinkSync(`/proc/${pid}/cwd`);
       } catch {
         return [];
       }

@@ -95,12 +95,12 @@ function isRunning(pid: number): boolean {
   }
 }
 
-/** Takes away what demos that were killed have left; their process ids. */
+/** Takes away what demos that were killed have left, before this one makes anything; their process ids. */
 export async function removeStale(): Promise<number[]> {
   const names = [...entries(NAMESPACES), ...entries(tmpdir())];
   const found = names.map((name) => NAME.exec(name)?.[1]).filter((pid) => pid !== undefined);
   const pids = new Set(found.map(Number));
-  const stale = [...pids].filter((pid) => pid !== process.pid && !isRunning(pid));
+  const stale = [...pids].filter((pid) => pid === process.pid || !isRunning(pid));
   for (const pid of stale) await removeRemains(pid);
   return stale;
 }

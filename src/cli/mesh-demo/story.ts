@@ -84,29 +84,35 @@ export class DemoStory {
     this.#expect('Addresses in the mesh', String(taken.size), String(rows.length));
   }
 
-  async #addPeer(at: DemoHost, { place, publicKey, endpoint }: DemoHost): Promise<void> {
-    const key = ['--public-key', publicKey, '--endpoint', endpoint];
-    await at.edgeproxy('mesh', 'peer', 'add', place.name, '--kind', place.kind, ...key);
+  /** Runs commands on a host; shows the first of them in one region, the others are like it. */
+  async #runAndShowFirst(host: DemoHost, commands: readonly (readonly string[])[]): Promise<void> {
+    for (const words of commands) {
+      this.#stage.signal.throwIfAborted();
+      await host.edgeproxy(...words);
+    }
+    if (host.place.region !== BRAZIL.pop) return;
+    this.#say(`${host.place.name}# edgeproxy ${commands[0]?.join(' ')}`);
   }
 
   async #addPeers(): Promise<void> {
     const { hosts, pops, backends } = this.#stage;
-    this.#step('Peers and backends: rows in the routing.db of each host');
+    this.#step('Peers: each POP has a tunnel to each backend host and to each other POP, such as');
     await this.#stage.onAll(hosts, async (host) => {
       const isPop = host.place.kind === 'pop';
-      const peers = (isPop ? hosts : pops).filter((peer) => peer !== host);
-      for (const peer of peers) await this.#addPeer(host, peer);
-      if (!isPop) return;
-      for (const { place, meshAddress } of backends) {
-        const where = `${meshAddress}:${BACKEND_PORT}`;
-        const row = ['--region', place.region, '--app', APP];
-        await host.edgeproxy('backend', 'add', place.name, where, ...row);
-      }
+      const peers = (isPop ? [...backends, ...pops] : pops).filter((peer) => peer !== host);
+      const add = ({ place, publicKey, endpoint }: DemoHost): string[] => {
+        const key = ['--public-key', publicKey, '--endpoint', endpoint];
+        return ['mesh', 'peer', 'add', place.name, '--kind', place.kind, ...key];
+      };
+      await this.#runAndShowFirst(host, peers.map(add));
     });
-    this.#say('Each POP has a tunnel to each backend host and to each other POP. For example:');
-    const sa = this.#stage.host('sa');
-    await this.#show(sa, 'mesh', 'peer', 'list');
-    await this.#show(sa, 'backend', 'list');
+    this.#step('Backends: all of them at each POP, at their addresses in the mesh, such as');
+    const rows = backends.map(({ place, meshAddress }) => {
+      const where = `${meshAddress}:${BACKEND_PORT}`;
+      return ['backend', 'add', place.name, where, '--region', place.region, '--app', APP];
+    });
+    await this.#stage.onAll(pops, (pop) => this.#runAndShowFirst(pop, rows));
+    await this.#show(this.#stage.host('sa'), 'backend', 'list');
   }
 
   async #start(): Promise<void> {
