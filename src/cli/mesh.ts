@@ -224,6 +224,9 @@ export async function meshStatus(flags: ConfigFlags): Promise<number> {
         NUMBERS,
       ),
     );
+    for (const { id, state, state_reason } of view.peers) {
+      if (state_reason !== null) print(`The path to ${id} is ${state}: ${state_reason}`);
+    }
   }
   for (const { id, column, value, reason } of view.problems) {
     printProblem(problemLine(id, column, value, reason));

@@ -108,6 +108,7 @@ const LINES = [
   /^ {3}200\.160\.2\.\d+ +Brazil +eu +app-sa$/m,
   /^ {3}After [\d.]+ s, sa's path to app-sa: ok -> dead: no answer for \d+ s$/m,
   /^ {3}app-sa +backend +dead /m,
+  /^ {3}The path to app-sa is dead: no answer for \d+ s$/m,
   /^ {3}New client \S+ \(Brazil\) at POP sa: served by app-us/m,
   /^ {3}New client \S+ \(Brazil\) at POP eu: served by app-sa/m,
   /^ {3}\s*app-sa +sa\/BR .* no path to it: no answer for \d+ s$/m,
