@@ -22,7 +22,7 @@ import { printExplanation, type ShownExplanation } from './explain-text.ts';
 import { EXIT_DONE, printJson, printProblem, usageError } from './output.ts';
 
 const LOAD_NOTE =
-  'Load is 0 for every backend: this reads the routing database, not the running process';
+  'Load is 0 for every backend: this reads the routing database, not the running process (--live does)';
 
 const EXPLAIN_SETTINGS = [
   'dbPath',
