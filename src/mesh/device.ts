@@ -41,6 +41,8 @@ const DEVICE_MAIN = fileURLToPath(new URL('./device/main.ts', import.meta.url));
 const START_MS_MAX = 10_000;
 const START_LOOK_MS = 20;
 const GOING_LOOKS_MAX = 50;
+/** What `ip` of different ages says of a kind of link that the kernel does not have. */
+const NO_KERNEL_DEVICE = /Unknown device type|not supported/i;
 
 /** Through a pipe: what Node gives a child as standard input is a socket, which /dev/stdin does not open (ENXIO). */
 const SYNC = 'cat | wg syncconf "$1" /dev/stdin';
@@ -199,7 +201,10 @@ async function kernelRefusal(name: string): Promise<string> {
     'type',
     'wireguard',
   ]);
-  if (status !== 0) return stderr.replace(/^(RTNETLINK answers|Error): /, '') || 'it refuses';
+  if (status !== 0) {
+    const reason = stderr.replace(/^(RTNETLINK answers|Error): /, '') || 'it refuses';
+    return NO_KERNEL_DEVICE.test(reason) ? `it has no WireGuard (${reason})` : reason;
+  }
   await removeLink(name);
   const wg = await runProgram('wg', ['--version']).catch((error: Error) => error.message);
   return typeof wg === 'string' ? wg : '';
