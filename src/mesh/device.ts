@@ -228,6 +228,14 @@ export async function openDevice(choice: DeviceChoice): Promise<FoundDevice> {
   return { device, isAdopted: false, why };
 }
 
+/** Removes an interface; a userspace device ends a moment later, which is waited for, so that its name is free then. */
+export async function removeDevice(name: string): Promise<void> {
+  await removeLink(name);
+  for (let looks = 0; looks < GOING_LOOKS_MAX && (await hasUapi(name)); looks++) {
+    await delay(START_LOOK_MS);
+  }
+}
+
 /** Removes the interface when it is a WireGuard; false when there is none. Throws when it is anything else. */
 export async function removeMesh(name: string): Promise<boolean> {
   const device = await adoptDevice({ interface: name, device: 'auto', mtu: 0, logs: false });
@@ -235,6 +243,6 @@ export async function removeMesh(name: string): Promise<boolean> {
   if (!mayAdministerNetwork()) {
     throw new ProxyError('ERR_MESH_PRIVILEGES', `Cannot remove interface "${name}": ${NO_ADMIN}`);
   }
-  await removeLink(name);
+  await removeDevice(name);
   return true;
 }

@@ -6,10 +6,16 @@ import { lookup } from 'node:dns/promises';
 import { errorMessage, ProxyError } from '../base/errors.ts';
 import type { Prefix } from '../sys/prefix.ts';
 import { planAddresses } from './addresses.ts';
-import { adoptDevice, type DeviceKind, type FoundDevice, openDevice } from './device.ts';
+import {
+  adoptDevice,
+  type DeviceKind,
+  type FoundDevice,
+  openDevice,
+  removeDevice,
+} from './device.ts';
 import type { DeviceState, WantedPeer } from './device-state.ts';
 import { publicKeyOf, readKeyFile } from './key.ts';
-import { adjustLink, adjustRoutes, findLink, linkAddresses, removeLink } from './link.ts';
+import { adjustLink, adjustRoutes, findLink, linkAddresses } from './link.ts';
 import {
   allowedIpText,
   formatEndpoint,
@@ -189,7 +195,7 @@ export class MeshKeeper {
     this.release();
     await this.#jobs;
     if ((await findLink(this.#options.interface)) !== null) {
-      await removeLink(this.#options.interface);
+      await removeDevice(this.#options.interface);
     }
   }
 
