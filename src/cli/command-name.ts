@@ -2,7 +2,6 @@
 
 import { existsSync } from 'node:fs';
 import { delimiter, dirname, join, relative } from 'node:path';
-import { fileURLToPath } from 'node:url';
 
 /** By name where it is on PATH, else by its path from the current directory. */
 export function commandName(): string {
@@ -10,8 +9,8 @@ export function commandName(): string {
   if (directories.some((directory) => existsSync(join(directory, 'edgeproxy')))) {
     return 'edgeproxy';
   }
-  const here = dirname(fileURLToPath(import.meta.url));
-  const absolute = join(here, '../../bin/edgeproxy');
+  // Beside the folder of the program's main file, wherever that has been built to.
+  const absolute = join(dirname(process.argv[1] ?? ''), '../bin/edgeproxy');
   const path = relative(process.cwd(), absolute);
   if (path.length > absolute.length) return absolute;
   return path.startsWith('.') || path.startsWith('/') ? path : `./${path}`;
