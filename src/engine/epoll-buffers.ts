@@ -8,7 +8,6 @@ import { WRITE_BUFFERS, WriteBuffers } from './write-buffers.ts';
 
 export interface EpollBuffers {
   readonly count: number;
-  readonly memory: Uint8Array;
   readonly writes: WriteBuffers;
   /** By buffer, as native calls take it. */
   readonly address: BigUint64Array;
@@ -27,7 +26,6 @@ export function openBuffers(count: number, bufferBytes: number): EpollBuffers {
   }
   return {
     count,
-    memory: new Uint8Array(region.buffer),
     writes: new WriteBuffers(count),
     address,
     bytesArgument: BigInt(bufferBytes),

@@ -87,7 +87,6 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   readonly #readyWords: Int32Array;
   readonly #pump: SplicePump;
 
-  readonly memory: Uint8Array;
   readonly readLocal = readLocalAddress;
   readonly #buffers: EpollBuffers;
   readonly #listeners: EpollListeners;
@@ -116,7 +115,6 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
     this.#readyMap = mapMemory(READY_MAX * os.EPOLL_EVENT_WORDS * 4, 'epoll events');
     this.#readyWords = new Int32Array(this.#readyMap.buffer);
     this.#buffers = openBuffers(options.bufferCount, options.bufferBytes);
-    this.memory = this.#buffers.memory;
     this.#listeners = new EpollListeners(this.#epoll, this, KIND_LISTENER);
     this.#socket = new Int32Array(endpoints);
     this.#generation = new Int32Array(endpoints);
@@ -139,6 +137,10 @@ export class EpollEngine implements proactor.Proactor, PumpHost {
   }
 
   readonly readClock = readMonotonic;
+
+  get memory(): Uint8Array {
+    return this.#buffers.region.view;
+  }
 
   // ---- waiting ---------------------------------------------------------------------------------------------------
 

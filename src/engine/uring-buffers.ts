@@ -29,7 +29,6 @@ export interface UringBuffers {
   readonly bufferBytes: number;
   readonly count: number;
   readonly group: number;
-  readonly memory: Uint8Array;
   /** Address of each buffer, as words of a submission entry; those to write into included. */
   readonly addressLow: Int32Array;
   readonly addressHigh: Int32Array;
@@ -44,7 +43,8 @@ export interface UringBuffers {
   tail: number;
   inUse: number;
   isScarce: boolean;
-  readonly mappings: readonly Mapping[];
+  readonly region: Mapping;
+  readonly header: Mapping;
 }
 
 /**
@@ -71,7 +71,6 @@ export function openBuffers(
     bufferBytes,
     count: entries,
     group,
-    memory: new Uint8Array(region.buffer),
     addressLow: new Int32Array(all),
     addressHigh: new Int32Array(all),
     ringWords: new Int32Array(header.buffer),
@@ -83,7 +82,8 @@ export function openBuffers(
     tail: 0,
     inUse: 0,
     isScarce: false,
-    mappings: [region, header],
+    region,
+    header,
   };
   const base = Number(region.address);
   for (let buffer = all - 1; buffer >= 0; buffer--) {
@@ -146,5 +146,6 @@ export function growWorkingSet(buffers: UringBuffers): void {
 }
 
 export function closeBuffers(buffers: UringBuffers): void {
-  for (const mapping of buffers.mappings) unmap(mapping);
+  unmap(buffers.region);
+  unmap(buffers.header);
 }

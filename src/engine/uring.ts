@@ -76,7 +76,6 @@ export class UringEngine implements Proactor, PumpHost {
   readonly #ring: Ring;
   readonly #words: Int32Array;
   readonly #entries: UringEntries;
-  readonly memory: Uint8Array;
   readonly readLocal = readLocalAddress;
   readonly #buffers: UringBuffers;
   readonly #writes: WriteBuffers;
@@ -103,7 +102,6 @@ export class UringEngine implements Proactor, PumpHost {
     this.#buffers = buffers;
     this.bufferBytes = buffers.bufferBytes;
     this.bufferCount = buffers.count;
-    this.memory = buffers.memory;
     this.#writes = new WriteBuffers(buffers.count);
     this.#wakeFd = options.wakeFd;
     const endpoints = options.slots * 2;
@@ -130,6 +128,10 @@ export class UringEngine implements Proactor, PumpHost {
   }
 
   readonly readClock = readMonotonic;
+
+  get memory(): Uint8Array {
+    return this.#buffers.region.view;
+  }
 
   // ---- submission ------------------------------------------------------------------------------------------------
 

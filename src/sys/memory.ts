@@ -10,10 +10,31 @@ const MAP_FAILED = MINUS_ONE;
 const MADV_DONTNEED = 4n;
 const PAGE_BYTES = 4096;
 
-export interface Mapping {
+export class Mapping {
   readonly address: bigint;
   readonly bytes: number;
-  readonly buffer: ArrayBuffer;
+  #buffer: ArrayBuffer | null = null;
+  #view: Uint8Array | null = null;
+
+  constructor(address: bigint, bytes: number) {
+    this.address = address;
+    this.bytes = bytes;
+  }
+
+  /**
+   * Made when first asked for: V8 counts all its bytes, touched or not, as memory that a garbage collection could free, and
+   * for the 256 MB of a worker's buffers it makes one at once, 4 to 6 ms.
+   */
+  get buffer(): ArrayBuffer {
+    this.#buffer ??= viewNative(this.address, this.bytes);
+    return this.#buffer;
+  }
+
+  /** All bytes of it, always the same object. */
+  get view(): Uint8Array {
+    this.#view ??= new Uint8Array(this.buffer);
+    return this.#view;
+  }
 }
 
 function map(bytes: number, flags: bigint, fd: bigint, offset: bigint, what: string): Mapping {
@@ -22,7 +43,7 @@ function map(bytes: number, flags: bigint, fd: bigint, offset: bigint, what: str
   if (address === MAP_FAILED || address === -1n) {
     throw new Error(`Cannot map ${bytes} bytes for ${what}: mmap failed`);
   }
-  return { address, bytes, buffer: viewNative(address, bytes) };
+  return new Mapping(address, bytes);
 }
 
 /** Zeroed private memory of at least `bytes` (rounded up to pages), untouched pages cost nothing. */
