@@ -2,8 +2,8 @@
 // not call it: a log record whose field `event` names one of EVENT_TYPES is an event (tap()), so that log and stream say
 // the same. Each type is limited per second; an event says how many of its type were left out before it.
 
-import { randomBytes } from 'node:crypto';
 import { LOG_LEVELS, type Logger, type LogLevel } from '../base/log.ts';
+import { randomWords } from '../base/random.ts';
 import { monotonicMs } from '../sys/clock.ts';
 
 /** Every type with what it means; the reference and the API's description list these. */
@@ -79,7 +79,7 @@ interface TypeState {
 
 export class EventBus {
   /** Another run of the program has another one, so that its sequence numbers are not taken for ours. */
-  readonly runId = randomBytes(4).toString('hex');
+  readonly runId = (randomWords(1)[0] as number).toString(16).padStart(8, '0');
   readonly #ring: ControlEvent[] = [];
   readonly #types = new Map<EventType, TypeState>();
   readonly #subscribers = new Set<Subscriber>();

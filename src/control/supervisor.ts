@@ -1,9 +1,9 @@
 // `edgeproxy run`: loads routing and country data, opens the listeners, starts the workers, follows changes, and ends in
 // order: SIGTERM and SIGINT drain until the deadline, a second one ends at once, SIGHUP reads everything again.
 
-import { randomInt } from 'node:crypto';
 import { errorMessage, type ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { randomWords } from '../base/random.ts';
 import { type Config, FAULT_INJECTION_ENV } from '../config.ts';
 import { usesNative } from '../engine/open.ts';
 import { REASON_SHUTDOWN } from '../proxy/close-reason.ts';
@@ -177,10 +177,7 @@ class Supervisor {
     this.#access = this.#openAccess(rows);
     const geo = loadGeoTable(config.geoipPath);
     this.#geo = geo;
-    const clients = createClientTable(config.clientTableSize, [
-      randomInt(2 ** 32),
-      randomInt(2 ** 32),
-    ]);
+    const clients = createClientTable(config.clientTableSize, randomWords(2));
     await this.#pool.start(
       {
         global: createGlobalBlock(),

@@ -1,7 +1,7 @@
 // From settings to what the data plane works with: how many sessions the descriptors allow, and the options of each worker.
 
-import { randomInt } from 'node:crypto';
 import type { Logger } from '../base/log.ts';
+import { randomWords } from '../base/random.ts';
 import type { Config } from '../config.ts';
 import type { ClientLimits } from '../proxy/client-limits.ts';
 import { PROXY_ACCEPT_ANY, PROXY_ACCEPT_V1, PROXY_ACCEPT_V2 } from '../proxy/proxy-protocol.ts';
@@ -107,7 +107,7 @@ export function workerOptions(
 ): WorkerOptions {
   return {
     workerId: index + 1,
-    seed: randomInt(2 ** 31),
+    seed: (randomWords(1)[0] as number) >>> 1,
     epochMs,
     listeners: listeners.flatMap((listener) =>
       socketsOf(listener, index, workers).map((socket) => ({

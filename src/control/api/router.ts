@@ -1,7 +1,6 @@
 // Finds the route of a request and answers it: 404 and 405, the checked query and body, JSON, HEAD, ETags, and everything
 // thrown as problem details.
 
-import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type * as v from 'valibot';
 import { errorMessage } from '../../base/errors.ts';
@@ -125,6 +124,7 @@ function send(request: IncomingMessage, response: ServerResponse, answer: Answer
   }
   const text = `${JSON.stringify(body)}\n`;
   if (isStatic) {
+    const { createHash } = process.getBuiltinModule('node:crypto');
     headers.etag = `"${createHash('sha1').update(text).digest('base64url')}"`;
     if (request.headers['if-none-match']?.includes(headers.etag)) {
       response.writeHead(304, headers).end();
