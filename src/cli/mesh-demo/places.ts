@@ -1,5 +1,5 @@
 // Who takes part in the mesh demo, and at which addresses: three POPs, a backend host near each, and clients of several
-// countries. Hosts have addresses for documentation (RFC 5737); clients have real ones, for the sake of geography.
+// countries. Hosts have addresses of the ranges for documentation (RFC 5737), clients real ones, for the sake of geography.
 
 const REGIONS = ['sa', 'us', 'eu'] as const;
 type Region = (typeof REGIONS)[number];

@@ -24,6 +24,8 @@ import { ARENA_PAGES, MTU, STOP } from './tables.ts';
 import type { UapiChange } from './uapi.ts';
 import { openUapi, UAPI_DIRECTORY, type UapiHandler } from './uapi-server.ts';
 
+const SEND_THREAD = new URL('./send-thread.ts', import.meta.url);
+const RECEIVE_THREAD = new URL('./receive-thread.ts', import.meta.url);
 const KEPT = [CAP_NET_ADMIN, CAP_NET_BIND_SERVICE] as const;
 const MTU_DEFAULT = 1420;
 const MTU_MIN = 576;
@@ -132,12 +134,12 @@ function ended(worker: Worker): Promise<void> {
 
 /** Starts a data thread; settles when it runs. */
 function startThread(
-  file: string,
+  file: URL,
   data: ThreadData,
   onMessage: (message: ThreadMessage) => void,
   onFailure: (error: unknown) => void,
 ): Promise<Worker> {
-  const worker = new Worker(new URL(file, import.meta.url), {
+  const worker = new Worker(file, {
     workerData: data,
   });
   return new Promise((resolve, reject) => {
@@ -200,8 +202,8 @@ async function run({ name, mtu, times }: Options): Promise<void> {
   };
   const data = { memory, tun, udp: socket.fd, family: socket.family, links };
   threads.push(
-    startThread('./send-thread.ts', { ...data, eventfd: eventfds[0] }, onMessage, fail),
-    startThread('./receive-thread.ts', { ...data, eventfd: eventfds[1] }, onMessage, fail),
+    startThread(SEND_THREAD, { ...data, eventfd: eventfds[0] }, onMessage, fail),
+    startThread(RECEIVE_THREAD, { ...data, eventfd: eventfds[1] }, onMessage, fail),
   );
   const [sender] = await Promise.all(threads);
   device.useSender(sender as Worker);
