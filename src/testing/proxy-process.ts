@@ -32,6 +32,8 @@ export interface ProxyOptions {
   readonly descriptors?: readonly number[];
   /** Standard output is read: `sessions` are its lines. */
   readonly readsOutput?: boolean;
+  /** Another edgeproxy than the one of this checkout. */
+  readonly program?: string;
   /** An existing directory to use and keep. */
   readonly directory?: string;
 }
@@ -114,7 +116,8 @@ export class ProxyProcess implements AsyncDisposable {
     const env = Object.fromEntries(
       Object.entries(settings).map(([name, value]) => [`EDGEPROXY_${name}`, String(value)]),
     );
-    const [command = BIN, ...args] = [...(options.wrapper ?? []), BIN, 'run'];
+    const program = options.program ?? BIN;
+    const [command = program, ...args] = [...(options.wrapper ?? []), program, 'run'];
     this.#child = spawn(command, args, {
       cwd: this.directory,
       env: { PATH: process.env.PATH, ...env },
