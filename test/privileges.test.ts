@@ -42,11 +42,12 @@ function asNobody(settings: ProxyOptions['settings'] = {}): ProxyOptions {
   };
 }
 
-/** What each thread of a process says under these names in /proc, without repetitions. */
-function threadStates(pid: number, names: readonly string[]): string[] {
+/** What each thread of a process, of this name, says under these names in /proc, without repetitions. */
+function threadStates(pid: number, names: readonly string[], ofName = /^/): string[] {
   const states = new Set<string>();
   for (const thread of readdirSync(`/proc/${pid}/task`)) {
     const status = readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8');
+    if (!ofName.test(status)) continue;
     for (const line of status.split('\n')) {
       const [name = '', value = ''] = line.split(':');
       if (names.includes(name)) states.add(`${name} ${value.trim().replaceAll(/\s+/g, ' ')}`);
@@ -64,6 +65,9 @@ function assertNobody(pid: number): void {
     `Uid ${NOBODY} ${NOBODY} ${NOBODY} ${NOBODY}`,
   ]);
   assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^NoNewPrivs:\t1$/m);
+  // It holds for the threads that are started afterwards: those who talk to clients must be among them.
+  const worker = /^Name:\tedgeproxy worke/;
+  assert.deepEqual(threadStates(pid, ['NoNewPrivs'], worker), ['NoNewPrivs 1']);
 }
 
 test('user: binds a port of root, serves as nobody in all threads; reload, worker restart and takeover work', {

@@ -7,6 +7,7 @@ import { createLogger } from '../base/log.ts';
 import { type Config, type ConfigFlags, loadConfig, SETTINGS } from '../config.ts';
 import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
 import { addBackend, backendIds, deleteBackend } from '../control/routing-edit.ts';
+import { EarlyThreads } from '../control/worker-threads.ts';
 import { commandName } from './command-name.ts';
 import { DEMO_BACKENDS, DEMO_HOST, listenOn, startDemoBackends } from './demo-backends.ts';
 import { print, usageError } from './output.ts';
@@ -77,7 +78,7 @@ export async function demo(flags: ConfigFlags): Promise<number> {
     await checkPorts(config);
     seedDatabase(config.dbPath);
     printGuide(config);
-    return await runProxy(config, logger);
+    return await runProxy(config, logger, new EarlyThreads(config));
   } finally {
     backends.close();
   }

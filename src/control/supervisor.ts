@@ -44,6 +44,7 @@ import { sweepRegularly } from './sweep.ts';
 import { ServiceNotifier } from './systemd.ts';
 import { sessionLimit, workerOptions } from './worker-options.ts';
 import { CONTROL_OWNER_ID, WorkerPool } from './worker-pool.ts';
+import type { EarlyThreads } from './worker-threads.ts';
 
 /** Buffers of this size cost one page each while exchanges are small, and fill for a bulk flow. */
 const BUFFER_BYTES = 16_384;
@@ -57,6 +58,7 @@ const MS = 1000;
 /** Everything `run` holds open, so that it can be closed in order. */
 class Supervisor {
   readonly #config: Config;
+  readonly #threads: EarlyThreads;
   readonly #token: string | null;
   readonly #events = new EventBus();
   readonly #logger: Logger;
@@ -90,8 +92,9 @@ class Supervisor {
     this.#finish = resolve;
   });
 
-  constructor(config: Config, logger: Logger) {
+  constructor(config: Config, logger: Logger, threads: EarlyThreads) {
     this.#config = config;
+    this.#threads = threads;
     this.#token = readAdminToken(config);
     this.#logger = this.#events.tap(logger);
     for (const line of config.warnings) this.#events.publish('config_problem', 'warn', line, {});
@@ -125,7 +128,7 @@ class Supervisor {
     const maxConnections = sessionLimit(config, this.#logger);
     if (config.user !== null) await this.#become(config.user);
     const db = openRoutingDb(config.dbPath);
-    this.#pool = new WorkerPool({
+    this.#pool = new WorkerPool(this.#threads, {
       engine: config.engine,
       count: this.#workers,
       slots: maxConnections + SLOTS_EXTRA,
@@ -492,6 +495,6 @@ class Supervisor {
 }
 
 /** Runs the proxy until a signal ends it; resolves with the exit code. Throws ProxyError when it cannot start. */
-export function runProxy(config: Config, logger: Logger): Promise<number> {
-  return new Supervisor(config, logger).run();
+export function runProxy(config: Config, logger: Logger, threads: EarlyThreads): Promise<number> {
+  return new Supervisor(config, logger, threads).run();
 }

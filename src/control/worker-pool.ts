@@ -3,7 +3,7 @@
 
 import { once } from 'node:events';
 import { setTimeout as setTimeoutPromise } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { errorMessage, ProxyError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { type EngineChoice, usesNative } from '../engine/open.ts';
@@ -25,15 +25,14 @@ import {
   PHASE_RUNNING,
 } from '../proxy/shared.ts';
 import { createWorkerStats } from '../proxy/stats.ts';
-import type { WorkerCommand, WorkerData, WorkerReport } from '../proxy/worker-main.ts';
+import type { WorkerCommand, WorkerReport } from '../proxy/worker-main.ts';
 import type { WorkerMemory, WorkerOptions } from '../proxy/worker-state.ts';
 import { type ClientTable, openClientTable } from '../route/client-table.ts';
 import { monotonicMs } from '../sys/clock.ts';
 import { errnoName } from '../sys/errno.ts';
 import { createEventfd, signalEventfd } from '../sys/eventfd.ts';
+import type { EarlyThreads } from './worker-threads.ts';
 
-/** The data plane allocates nothing per session; a small heap keeps a worker near 10 MB. */
-const RESOURCE_LIMITS = { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 };
 const RESTART_DELAY_MS_MIN = 10;
 const RESTART_DELAY_MS_MAX = 5000;
 /** Until its listener is closed, connections still come in that nobody will accept. */
@@ -105,6 +104,7 @@ function wake(member: Member): void {
 }
 
 export class WorkerPool {
+  readonly #threads: EarlyThreads;
   readonly #options: WorkerPoolOptions;
   readonly #members: Member[];
   #common: CommonMemory | null = null;
@@ -115,7 +115,8 @@ export class WorkerPool {
   readonly #refusals = new Set<string>();
 
   /** Starts the threads; they open their engines while the caller loads its data. */
-  constructor(options: WorkerPoolOptions) {
+  constructor(threads: EarlyThreads, options: WorkerPoolOptions) {
+    this.#threads = threads;
     this.#options = options;
     this.#members = Array.from({ length: options.count }, (_, index) => {
       const wakeFd = usesNative(options.engine) ? createEventfd() : NO_EVENTFD;
@@ -136,18 +137,17 @@ export class WorkerPool {
         replacements: 0,
       };
     });
+    threads.close();
     // process.exit() joins the threads, and a worker blocked in the kernel would never end: wake it with an order to.
     process.on('exit', () => this.command(COMMAND_STOP));
   }
 
   #spawn(wakeFd: number): Worker {
     const { engine, slots, bufferBytes, bufferCount } = this.#options;
-    const workerData: WorkerData = { engine, slots, wakeFd, bufferBytes, bufferCount };
-    return new Worker(new URL('../proxy/worker-main.ts', import.meta.url), {
-      workerData,
-      ...(wakeFd === NO_EVENTFD ? {} : { resourceLimits: RESOURCE_LIMITS }),
-      name: 'edgeproxy worker',
-    });
+    const thread = this.#threads.take(wakeFd !== NO_EVENTFD);
+    const data = { engine, slots, wakeFd, bufferBytes, bufferCount };
+    thread.postMessage({ type: 'open', data } satisfies WorkerCommand);
+    return thread;
   }
 
   /** Hands the workers their memory and, unless `held`, lets them accept; resolves when all of them run. */

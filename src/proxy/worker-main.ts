@@ -1,8 +1,8 @@
 // The thread of one worker: opens its engine, waits for its memory, runs the loop, reports how it ended. Publications
 // arrive as messages that the loop takes between batches, because it never returns to the event loop.
 
-import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { type EngineChoice, openEngine } from '../engine/open.ts';
+import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
+import { type EngineChoice, type EngineOpening, openEngine } from '../engine/open.ts';
 import { PortableEngine } from '../engine/portable.ts';
 import type { EngineOptions } from '../engine/proactor.ts';
 import { openAccessList } from '../route/access-list.ts';
@@ -21,13 +21,14 @@ import {
   type WorkerState,
 } from './worker-state.ts';
 
-/** What the thread is started with. */
-export interface WorkerData extends EngineOptions {
+/** What a thread opens its engine with. */
+interface WorkerData extends EngineOptions {
   readonly engine: EngineChoice;
 }
 
-/** Control plane to worker. `start` comes first, once. */
+/** Control plane to worker. `open` comes first and `start` next, once each. */
 export type WorkerCommand =
+  | { readonly type: 'open'; readonly data: WorkerData }
   | { readonly type: 'start'; readonly memory: WorkerMemory; readonly options: WorkerOptions }
   | { readonly type: 'routing'; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'geo'; readonly buffer: SharedArrayBuffer }
@@ -98,8 +99,11 @@ function serveByEvents(worker: WorkerState, engine: PortableEngine): void {
   resumeAccept(worker);
 }
 
-function serve(memory: WorkerMemory, options: WorkerOptions): void {
-  const { engine, refusal } = opening;
+function serve(
+  { engine, refusal }: EngineOpening,
+  memory: WorkerMemory,
+  options: WorkerOptions,
+): void {
   if (engine === null) {
     report({ type: 'refused', reason: refusal });
     return;
@@ -123,9 +127,13 @@ function report(message: WorkerReport): void {
   parentPort?.postMessage(message);
 }
 
-const data = workerData as WorkerData;
-const opening = openEngine(data.engine, data);
-parentPort?.once('message', (command: WorkerCommand) => {
+function startOn(opening: EngineOpening, command: WorkerCommand): void {
   if (command.type !== 'start') throw new Error('A worker was commanded before it was started');
-  serve(command.memory, command.options);
+  serve(opening, command.memory, command.options);
+}
+
+parentPort?.once('message', (command: WorkerCommand) => {
+  if (command.type !== 'open') throw new Error('A worker was commanded before it was opened');
+  const opening = openEngine(command.data.engine, command.data);
+  parentPort?.once('message', (next: WorkerCommand) => startOn(opening, next));
 });
