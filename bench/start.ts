@@ -1,6 +1,6 @@
-// `node bench/start.ts [RUNS] [PROGRAM...]`: milliseconds from exec until `edgeproxy run` of each program (of this checkout unless
-// others are named) says that it listens, and the CPU time of all its threads until then; beside Node.js that only listens.
-// In turn, so that a machine that gets slower does so for all; medians, with the lowest.
+// `node bench/start.ts [RUNS] [PROGRAM...]`: milliseconds from exec until `edgeproxy run` of each program (of this checkout
+// unless others are named) says that it listens, and the CPU time of all its threads until then; beside Node.js that only
+// listens. In turn, so that a machine that gets slower does so for all; medians, with the lowest.
 
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
