@@ -3,15 +3,15 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { ALLOCATION_NOISE, measureAllocation } from '../bench/footprint.ts';
+import { ALLOCATION_NOISE, measureAllocation } from '../bench/allocation.ts';
 import { uringRefusal } from '../src/sys/uring.ts';
-import { type LoadProxy, LoadRun } from '../src/testing/load-run.ts';
+import { type EdgeproxyUnderLoad, LoadRun } from '../src/testing/load-run.ts';
 
 const refusal = uringRefusal();
 
 describe('allocation', { skip: refusal === '' ? false : refusal }, () => {
   let run: LoadRun;
-  let proxy: LoadProxy;
+  let proxy: EdgeproxyUnderLoad;
   /** Every session is logged; nobody reads the lines, so most are dropped, which must cost the worker nothing either. */
   const logging = ['--session-log', 'all', '--session-log-interval-secs', '1'];
 

@@ -31,7 +31,7 @@ export interface LoadPorts {
 
 const SERVICES = ['echo', 'source', 'sink'] as const;
 const [ECHO, SOURCE] = [0, 1];
-const SLOTS = 16_384;
+const SLOTS = 131_072;
 const BUFFER_BYTES = 131_072;
 const BUFFER_COUNT = 4096;
 const BACKLOG = 4096;

@@ -18,7 +18,7 @@ import {
   OP_SEND,
 } from '../engine/proactor.ts';
 import { UringEngine } from '../engine/uring.ts';
-import { monotonicMs } from '../sys/clock.ts';
+import { monotonicMs, readMonotonic } from '../sys/clock.ts';
 import { ENOBUFS } from '../sys/errno.ts';
 import { createEventfd } from '../sys/eventfd.ts';
 import { checked, native, num } from '../sys/native.ts';
@@ -31,13 +31,31 @@ import {
 } from '../sys/scratch.ts';
 import { encodeSockaddrWords } from '../sys/sockaddr.ts';
 import { explainRefusal } from '../sys/uring.ts';
-import { cpuNanoseconds } from './load-usage.ts';
+import {
+  createPace,
+  isPaceOver,
+  type Latency,
+  latencyOf,
+  type Pace,
+  takeAnswer,
+  takeDue,
+} from './load-pace.ts';
+import { cpuNanoseconds, type MachineUse, machineUse, machineUseBetween } from './load-usage.ts';
 
 /**
- * connect: open, one exchange, close, again and again. exchange: exchanges on open connections. download, upload: as fast
- * as it goes. hold: open, one exchange each, and keep. release: close what `hold` kept.
+ * connect: open, one exchange, close, again and again. exchange: exchanges on open connections. paced: the same at `rate`,
+ * with latencies. download, upload, both: as fast as it goes. hold: open, one exchange each, and keep. release: close what
+ * `hold` kept.
  */
-export type LoadMode = 'connect' | 'exchange' | 'download' | 'upload' | 'hold' | 'release';
+export type LoadMode =
+  | 'connect'
+  | 'exchange'
+  | 'paced'
+  | 'download'
+  | 'upload'
+  | 'both'
+  | 'hold'
+  | 'release';
 
 export interface LoadOrder {
   readonly mode: LoadMode;
@@ -51,6 +69,8 @@ export interface LoadOrder {
   readonly seconds: number;
   readonly operations: number;
   readonly clients: number;
+  /** Mode paced: requests per second, over all connections. */
+  readonly rate: number;
   /** Processes whose CPU time in the window is wanted. */
   readonly pids: readonly number[];
 }
@@ -62,11 +82,15 @@ export interface LoadReport {
   readonly seconds: number;
   /** By pid of the order. */
   readonly cpuNanoseconds: readonly number[];
+  readonly machine: MachineUse;
   /** Of the whole order. */
   readonly failures: number;
+  /** Mode paced: since requests were due, and how late this client sent them where it could. */
+  readonly latency: Latency | null;
+  readonly lateness: Latency | null;
 }
 
-const SLOTS = 16_384;
+const SLOTS = 131_072;
 const BUFFER_BYTES = 131_072;
 const BUFFER_COUNT = 4096;
 const MESSAGE_BYTES = 64;
@@ -116,6 +140,17 @@ let operations = 0;
 let bytes = 0;
 let failures = 0;
 
+const now = new Float64Array(1);
+let pace: Pace = createPace(1, 1, 0, 0, 0);
+
+function isUpload(): boolean {
+  return order.mode === 'upload' || order.mode === 'both';
+}
+
+function isBulk(): boolean {
+  return order.mode === 'download' || isUpload();
+}
+
 function bindClient(socket: number): number {
   CLIENT_WORDS[3] = CLIENT_FIRST + nextClient;
   nextClient = (nextClient + 1) % order.clients;
@@ -154,20 +189,24 @@ function onConnect(slot: number, result: number): void {
   state[slot] = OPEN;
   receiving[slot] = 1;
   engine.receive(slot * 2, generation[slot], sockets[slot]);
-  if (order.mode === 'upload') send(slot, BUFFER_BYTES);
-  else if (order.mode !== 'download') send(slot, MESSAGE_BYTES);
+  if (isUpload()) send(slot, BUFFER_BYTES);
+  else if (order.mode !== 'download' && order.mode !== 'paced') send(slot, MESSAGE_BYTES);
 }
 
 function onReceive(slot: number, result: number, buffer: number, more: number): void {
   if (buffer >= 0) engine.releaseBuffer(buffer);
   if (more === 0) receiving[slot] = 0;
   if (result > 0 || result === -ENOBUFS) {
-    if (order.mode === 'download') bytes += Math.max(0, result);
+    if (isBulk()) bytes += Math.max(0, result);
     else if (result > 0) exchanged(slot, result);
-    if (more === 0) {
-      receiving[slot] = 1;
-      engine.receive(slot * 2, generation[slot], sockets[slot]);
+    if (more !== 0) return;
+    if (isBulk() && state[slot] === ENDING) {
+      // A flow without end: receiving again after the cancel would never stop.
+      settle(slot);
+      return;
     }
+    receiving[slot] = 1;
+    engine.receive(slot * 2, generation[slot], sockets[slot]);
     return;
   }
   if (state[slot] === OPEN) {
@@ -185,6 +224,10 @@ function exchanged(slot: number, result: number): void {
   if (order.mode === 'exchange' && running) {
     operations++;
     send(slot, MESSAGE_BYTES);
+  } else if (order.mode === 'paced') {
+    operations++;
+    readMonotonic(now);
+    if (takeAnswer(pace, slot, now)) send(slot, MESSAGE_BYTES);
   } else if (order.mode === 'connect') {
     state[slot] = ENDING;
     engine.shutdownWrite(sockets[slot]);
@@ -195,7 +238,7 @@ function exchanged(slot: number, result: number): void {
 
 function onSend(slot: number, result: number): void {
   sending[slot] = 0;
-  if (order.mode === 'upload' && result > 0) {
+  if (isUpload() && result > 0) {
     bytes += result;
     if (state[slot] === OPEN) send(slot, BUFFER_BYTES);
   }
@@ -206,7 +249,7 @@ function onSend(slot: number, result: number): void {
 function settle(slot: number): void {
   if (state[slot] === OPEN || state[slot] === CLOSED) return;
   if (sending[slot] === 1 || receiving[slot] === 1) return;
-  if (order.mode === 'download' || order.mode === 'upload') engine.reset(-1, sockets[slot]);
+  if (isBulk()) engine.reset(-1, sockets[slot]);
   else engine.close(-1, sockets[slot]);
   state[slot] = CLOSED;
   opened--;
@@ -226,8 +269,8 @@ function handle(at: number): void {
   } else if (operation === OP_SEND) onSend(slot, result);
 }
 
-function turn(): void {
-  const events = engine.wait(100);
+function turn(waitMs: number): void {
+  const events = engine.wait(waitMs);
   for (let event = 0; event < events; event++) handle(event * EVENT_WORDS);
 }
 
@@ -236,7 +279,7 @@ function runUntil(done: () => boolean, what: string): void {
   let mark = -1;
   let markAt = monotonicMs();
   while (!done()) {
-    turn();
+    turn(100);
     const progress = operations + bytes - opened;
     if (progress !== mark) {
       mark = progress;
@@ -257,12 +300,11 @@ function openAll(): void {
 }
 
 function closeAll(): void {
-  const bulk = order.mode === 'download' || order.mode === 'upload';
   for (let slot = 0; slot < SLOTS; slot++) {
     // In mode connect each connection comes to its own end.
     if (state[slot] !== OPEN || order.mode === 'connect') continue;
     state[slot] = ENDING;
-    if (bulk) engine.cancel(slot * 2, generation[slot], sockets[slot]);
+    if (isBulk()) engine.cancel(slot * 2, generation[slot], sockets[slot]);
     else engine.shutdownWrite(sockets[slot]);
   }
   runUntil(() => opened === 0, 'closing');
@@ -274,20 +316,77 @@ function measure(): LoadReport {
   const { warmSeconds, warmOperations, pids } = order;
   runUntil(() => since(startedAt) >= warmSeconds && operations >= warmOperations, 'warming up');
   const windowAt = monotonicMs();
-  const before = { operations, bytes, cpu: pids.map(cpuNanoseconds) };
+  const before = { operations, bytes, machine: machineUse(), cpu: pids.map(cpuNanoseconds) };
   runUntil(
     () => since(windowAt) >= order.seconds && operations - before.operations >= order.operations,
     'measuring',
   );
   const cpu = pids.map((pid, index) => cpuNanoseconds(pid) - before.cpu[index]);
   return {
+    ...NOTHING,
     operations: operations - before.operations,
     bytes: bytes - before.bytes,
     seconds: since(windowAt),
     cpuNanoseconds: cpu,
+    machine: machineUseBetween(before.machine, machineUse()),
     failures,
   };
 }
+
+/**
+ * Requests at a fixed rate. It never sleeps, because a timer would round what is due to milliseconds: started with
+ * `chrt --idle 0`, it leaves the CPU to the backend beside it whenever that has something to do.
+ */
+function measurePaced(): LoadReport {
+  const { warmSeconds, seconds, pids } = order;
+  readMonotonic(now);
+  const windowAt = now[0] + warmSeconds * 1000;
+  pace = createPace(order.connections, order.rate, now[0], warmSeconds, seconds);
+  let before = { machine: machineUse(), cpu: pids.map(cpuNanoseconds) };
+  let isWarm = false;
+  let progress = operations;
+  let progressAt = now[0];
+  while (!isPaceOver(pace)) {
+    turn(0);
+    readMonotonic(now);
+    if (!isWarm && now[0] >= windowAt) {
+      isWarm = true;
+      before = { machine: machineUse(), cpu: pids.map(cpuNanoseconds) };
+    }
+    for (let slot = takeDue(pace, now); slot !== -1; slot = takeDue(pace, now)) {
+      if (slot >= 0) send(slot, MESSAGE_BYTES);
+    }
+    if (operations !== progress) {
+      progress = operations;
+      progressAt = now[0];
+    } else if (now[0] - progressAt > STUCK_MS) {
+      throw new Error(`No progress for ${STUCK_MS} ms at a fixed rate: ${pace.open} unanswered`);
+    }
+  }
+  const cpu = pids.map((pid, index) => cpuNanoseconds(pid) - before.cpu[index]);
+  const latency = latencyOf(pace.latencies);
+  return {
+    ...NOTHING,
+    operations: latency.count,
+    seconds: (monotonicMs() - windowAt) / 1000,
+    cpuNanoseconds: cpu,
+    machine: machineUseBetween(before.machine, machineUse()),
+    failures,
+    latency,
+    lateness: latencyOf(pace.lateness),
+  };
+}
+
+const NOTHING: LoadReport = {
+  operations: 0,
+  bytes: 0,
+  seconds: 0,
+  cpuNanoseconds: [],
+  machine: { idle: [], steal: [] },
+  failures: 0,
+  latency: null,
+  lateness: null,
+};
 
 function obey(next: LoadOrder): LoadReport {
   order = next;
@@ -296,15 +395,15 @@ function obey(next: LoadOrder): LoadReport {
   failures = 0;
   if (order.mode === 'release') {
     closeAll();
-    return { operations, bytes, seconds: 0, cpuNanoseconds: [], failures };
+    return { ...NOTHING, operations, failures };
   }
   running = true;
   openAll();
   if (order.mode === 'hold') {
     runUntil(() => operations + failures >= order.connections, 'exchanging');
-    return { operations, bytes, seconds: 0, cpuNanoseconds: [], failures };
+    return { ...NOTHING, operations, failures };
   }
-  const report = measure();
+  const report = order.mode === 'paced' ? measurePaced() : measure();
   running = false;
   closeAll();
   return { ...report, failures };

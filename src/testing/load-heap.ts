@@ -1,11 +1,9 @@
 // Preloaded into edgeproxy (NODE_OPTIONS=--import) to look into its workers' heaps from outside: a worker never returns to
-// its event loop, but V8 can be asked from the main thread while the worker runs. Answers 'heaps' and 'collect' messages.
+// its event loop, but V8 can be asked from the main thread while the worker runs. Answers the message 'heaps'.
 // The figure that matters is what V8 allocated since the start: garbage collections do not lower it.
 
 import { once } from 'node:events';
 import { syncBuiltinESMExports } from 'node:module';
-import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import { isMainThread, Worker } from 'node:worker_threads';
 
 export interface WorkerHeap {
@@ -46,15 +44,8 @@ if (isMainThread && process.send) {
           return { allocatedBytes: total_allocated_bytes, usedBytes: used_heap_size };
         }),
     );
-  setFlagsFromString('--expose-gc');
-  const collect = runInNewContext('gc') as () => void;
-
   process.on('message', async (message) => {
     if (message === 'heaps') process.send?.(await readHeaps());
-    else if (message === 'collect') {
-      collect();
-      process.send?.([]);
-    }
   });
   process.channel?.unref();
 }

@@ -10,11 +10,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { closeRoutingDb, initRoutingDb, openRoutingDb } from '../control/routing-db.ts';
-import { addBackend } from '../control/routing-edit.ts';
 import type { LoadPorts } from './load-backend.ts';
 import type { LoadOrder, LoadReport } from './load-client.ts';
 import type { WorkerHeap } from './load-heap.ts';
+import { type BackendRow, writeRouting } from './routing-file.ts';
 
 /** Addresses of the one backend: each is a row of routing.db, so that ports of the backend leg never run out. */
 export const BACKEND_HOSTS = ['127.0.0.1', '127.0.0.2', '127.0.0.3', '127.0.0.4'] as const;
@@ -30,29 +29,71 @@ const PORT_COUNT = 12_000;
 export interface Placement {
   /** CPU to stay on; any when left out. */
   readonly cpu?: number;
+  /** Limit of open files; the one of this process when left out. */
+  readonly descriptors?: number;
+}
+
+export interface LoadPlacement extends Placement {
+  /** CPU of the backend, when not that of the load clients. */
+  readonly backendCpu?: number;
+}
+
+/** What starts a proxy, and where it will listen. */
+export interface PreparedProxy {
+  readonly command: string;
+  readonly args: readonly string[];
+  readonly ports: Readonly<Record<Service, number>>;
+}
+
+interface PreparedEdgeproxy extends PreparedProxy {
+  readonly dbPath: string;
+  readonly metricsPort: number;
 }
 
 /** A proxy under load: one port per service. */
 export interface LoadProxy {
   readonly name: string;
+  /** 0 where there is none: the load backend itself. */
   readonly pid: number;
   readonly ports: Readonly<Record<Service, number>>;
-  /** The workers' heaps, where the proxy is edgeproxy started with `watchHeap`. */
-  heaps(): Promise<readonly WorkerHeap[]>;
-  /** Has the main thread of such an edgeproxy collect its garbage, so that it does not later, amid a measurement. */
-  collect(): Promise<void>;
 }
 
 export interface EdgeproxyOptions extends Placement {
   readonly engine?: 'uring' | 'epoll';
   readonly watchHeap?: boolean;
   readonly flags?: readonly string[];
+  /** Rows of routing.db; the four addresses of the load backend when left out. */
+  readonly backends?: readonly BackendRow[];
+}
+
+/** edgeproxy under load, with what an operator has besides: its database and its metrics. */
+export interface EdgeproxyUnderLoad extends LoadProxy {
+  /** The workers' heaps; needs `watchHeap`. */
+  heaps(): Promise<readonly WorkerHeap[]>;
+  readonly dbPath: string;
+  readonly metricsPort: number;
 }
 
 /** An order with the parts that most measurements leave as they are. */
 export type LoadRequest = Pick<LoadOrder, 'mode' | 'connections'> & Partial<LoadOrder>;
 
-async function freePort(): Promise<number> {
+const SERVICE_OF_MODE: Readonly<Record<string, Service>> = {
+  download: 'source',
+  // A source reads and drops what it gets.
+  both: 'source',
+  upload: 'sink',
+};
+
+interface LoadClient {
+  readonly child: ChildProcess;
+  readonly answers: AsyncIterator<string>;
+}
+
+function helperPath(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url));
+}
+
+export async function freePort(): Promise<number> {
   for (;;) {
     const port = PORT_FIRST + Math.floor(Math.random() * PORT_COUNT);
     const server = createServer();
@@ -81,26 +122,40 @@ export class LoadRun {
   readonly #children: ChildProcess[] = [];
   readonly #directory = mkdtempSync(join(tmpdir(), 'edgeproxy-load-'));
   readonly #killAll = (): void => this.#kill();
-  #client: ChildProcess | null = null;
-  #answers: AsyncIterator<string> | null = null;
+  readonly #placement: LoadPlacement;
+  #client: LoadClient | null = null;
+  /** Carries out paced orders, for which it never sleeps; started with the first of them. */
+  #pacedClient: LoadClient | null = null;
   #ports: LoadPorts | null = null;
 
-  private constructor() {
+  private constructor(placement: LoadPlacement) {
+    this.#placement = placement;
     process.once('exit', this.#killAll);
   }
 
   /** Starts backend and client. */
-  static async start(placement: Placement = {}): Promise<LoadRun> {
-    const run = new LoadRun();
-    const helper = (name: string): ChildProcess =>
-      run.spawn(process.execPath, [fileURLToPath(new URL(name, import.meta.url))], placement);
-    const backend = helper('load-backend.ts');
+  static async start(placement: LoadPlacement = {}): Promise<LoadRun> {
+    const run = new LoadRun(placement);
+    const { backendCpu = placement.cpu } = placement;
+    const at = backendCpu === undefined ? placement : { ...placement, cpu: backendCpu };
+    const backend = run.spawn(process.execPath, [helperPath('load-backend.ts')], at);
     const first = await linesOf(backend)[Symbol.asyncIterator]().next();
     if (first.done) throw new Error('Cannot start the load backend: it ended at once');
     run.#ports = JSON.parse(first.value) as LoadPorts;
-    run.#client = helper('load-client.ts');
-    run.#answers = linesOf(run.#client)[Symbol.asyncIterator]();
+    run.#client = run.#startClient([]);
     return run;
+  }
+
+  #startClient(prefix: readonly string[]): LoadClient {
+    const [command, ...args] = [...prefix, process.execPath, helperPath('load-client.ts')];
+    const child = this.spawn(command as string, args, this.#placement);
+    return { child, answers: linesOf(child)[Symbol.asyncIterator]() };
+  }
+
+  #clientFor(mode: LoadOrder['mode']): LoadClient | null {
+    if (mode !== 'paced') return this.#client;
+    this.#pacedClient ??= this.#startClient(['chrt', '--idle', '0']);
+    return this.#pacedClient;
   }
 
   /** Starts `command` where `placement` says; killed by `close`, or by the kernel when this process dies. */
@@ -110,8 +165,12 @@ export class LoadRun {
     placement: Placement,
     env: Readonly<Record<string, string>> = {},
   ): ChildProcess {
-    const { cpu } = placement;
-    const prefix = cpu === undefined ? [] : ['taskset', '-c', String(cpu)];
+    const { cpu, descriptors } = placement;
+    const prefix = [
+      ...['setpriv', '--pdeathsig', 'KILL', '--'],
+      ...(descriptors === undefined ? [] : ['prlimit', `--nofile=${descriptors}`, '--']),
+      ...(cpu === undefined ? [] : ['taskset', '-c', String(cpu)]),
+    ];
     const [file, ...rest] = [...prefix, command, ...args] as [string, ...string[]];
     const child = spawn(file, rest, {
       stdio: ['pipe', 'pipe', 'inherit', 'ipc'],
@@ -149,52 +208,44 @@ export class LoadRun {
     }
   }
 
-  /** edgeproxy with one worker, country data, bindings and the metrics listener: the whole path of a connection. */
-  async startEdgeproxy(options: EdgeproxyOptions = {}): Promise<LoadProxy> {
-    const dbPath = this.filePath(`routing-${this.#children.length}.db`);
-    initRoutingDb(dbPath);
-    const db = openRoutingDb(dbPath, { writable: true });
-    for (const service of SERVICES) {
-      for (const [index, address] of BACKEND_HOSTS.entries()) {
-        const port = this.backendPorts[service];
-        addBackend(db, { id: `${service}-${index}`, app: service, region: 'sa', address, port });
-      }
-    }
-    closeRoutingDb(db);
-    const ports = await this.choosePorts();
-    const listen = SERVICES.map((service) => `${service}@127.0.0.1:${ports[service]}`).join(',');
-    const metrics = `127.0.0.1:${await freePort()}`;
-    const flags = [
-      '--workers',
-      '1',
-      '--engine',
-      options.engine ?? 'uring',
-      '--log',
-      'warn',
-      '--db-path',
-      dbPath,
-    ];
-    const heapModule = new URL('load-heap.ts', import.meta.url).href;
-    const child = this.spawn(
-      PROGRAM,
-      [
-        ...[
-          'run',
-          ...flags,
-          '--health-check-enabled=false',
-          '--listen-addr',
-          listen,
-          '--metrics-listen-addr',
-          metrics,
-        ],
-        ...(options.flags ?? []),
-      ],
-      options,
-      options.watchHeap ? { NODE_OPTIONS: `--import=${heapModule}` } : {},
+  /** Every address of the load backend, as backend of every service. */
+  backendRows(): BackendRow[] {
+    return SERVICES.flatMap((app) =>
+      BACKEND_HOSTS.map((address, index) => {
+        return { id: `${app}-${index}`, app, address, port: this.backendPorts[app] };
+      }),
     );
+  }
+
+  /** The command of edgeproxy with one worker, country data, bindings and the metrics listener: the whole path. */
+  async prepareEdgeproxy(options: EdgeproxyOptions = {}): Promise<PreparedEdgeproxy> {
+    const ports = await this.choosePorts();
+    const dbPath = this.filePath(`routing-${ports.echo}.db`);
+    writeRouting(dbPath, options.backends ?? this.backendRows());
+    const listen = SERVICES.map((service) => `${service}@127.0.0.1:${ports[service]}`).join(',');
+    const metricsPort = await freePort();
+    const flags = [
+      ...['--workers', '1', '--engine', options.engine ?? 'uring', '--log', 'warn'],
+      ...['--health-check-enabled=false', '--db-path', dbPath, '--listen-addr', listen],
+      ...['--metrics-listen-addr', `127.0.0.1:${metricsPort}`],
+    ];
+    return {
+      command: PROGRAM,
+      args: ['run', ...flags, ...(options.flags ?? [])],
+      ports,
+      dbPath,
+      metricsPort,
+    };
+  }
+
+  async startEdgeproxy(options: EdgeproxyOptions = {}): Promise<EdgeproxyUnderLoad> {
+    const { command, args, ports, dbPath, metricsPort } = await this.prepareEdgeproxy(options);
+    const heapModule = new URL('load-heap.ts', import.meta.url).href;
+    const env = options.watchHeap ? { NODE_OPTIONS: `--import=${heapModule}` } : {};
+    const child = this.spawn(command, args, options, env);
     await this.whenReady(child, ports);
-    const ask = async (message: 'heaps' | 'collect'): Promise<readonly WorkerHeap[]> => {
-      child.send(message);
+    const heaps = async (): Promise<readonly WorkerHeap[]> => {
+      child.send('heaps');
       const [answer] = (await once(child, 'message')) as [readonly WorkerHeap[]];
       return answer;
     };
@@ -202,10 +253,9 @@ export class LoadRun {
       name: 'edgeproxy',
       pid: child.pid as number,
       ports,
-      heaps: () => ask('heaps'),
-      collect: async () => {
-        await ask('collect');
-      },
+      dbPath,
+      metricsPort,
+      heaps,
     };
   }
 
@@ -214,20 +264,20 @@ export class LoadRun {
     proxy: Pick<LoadProxy, 'name' | 'pid' | 'ports'>,
     request: LoadRequest,
   ): Promise<LoadReport> {
-    const service: Service =
-      request.mode === 'download' ? 'source' : request.mode === 'upload' ? 'sink' : 'echo';
     const order: LoadOrder = {
-      port: proxy.ports[service],
+      port: proxy.ports[SERVICE_OF_MODE[request.mode] ?? 'echo'],
       warmSeconds: 0,
       warmOperations: 0,
       seconds: 0,
       operations: 0,
       clients: 16_384,
-      pids: [proxy.pid],
+      rate: 0,
+      pids: proxy.pid === 0 ? [] : [proxy.pid],
       ...request,
     };
-    this.#client?.stdin?.write(`${JSON.stringify(order)}\n`);
-    const answer = await this.#answers?.next();
+    const client = this.#clientFor(order.mode);
+    client?.child.stdin?.write(`${JSON.stringify(order)}\n`);
+    const answer = await client?.answers.next();
     if (!answer || answer.done)
       throw new Error(`The load client failed while loading ${proxy.name}`);
     return JSON.parse(answer.value) as LoadReport;
