@@ -9,7 +9,7 @@ import { join } from 'node:path';
 
 /** What does not depend on the engine, or chooses it itself. */
 const ONCE =
-  /(mesh\/[\w-]+|access-cli|admin-\w+|allocation|cli|dashboard|doctor|engines|faults-table|geography|health|operating|package|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top|units)\.test\.ts$/;
+  /(mesh\/[\w-]+|access-cli|admin-\w+|allocation|cli|cost|dashboard|doctor|engines|faults-table|geography|health|operating|package|privileges|process|routing-faults|service|simulation|takeover-terms|tidy|top|units)\.test\.ts$/;
 /** Most tests wait more than they compute, for timeouts and for processes. */
 const CONCURRENCY = 3;
 /** First, so that none of them runs on alone at the end. */
