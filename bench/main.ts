@@ -14,6 +14,8 @@ import { writeReport } from './reporting/write.ts';
 import type { Results } from './samples.ts';
 
 const REPORT = fileURLToPath(new URL('report', import.meta.url));
+/** Figures of a quick run are not to be quoted, so they stay out of the repository. */
+const QUICK_REPORT = fileURLToPath(new URL('../.cache/bench-quick', import.meta.url));
 const RESULTS = 'results.json';
 
 function fail(message: string, code = 2): never {
@@ -71,7 +73,7 @@ async function measure(options: Options): Promise<Results> {
 }
 
 const options = optionsOrEnd();
-const directory = options.out ?? REPORT;
+const directory = options.out ?? (options.plan.quick ? QUICK_REPORT : REPORT);
 if (options.reportOnly) {
   const results = JSON.parse(readFileSync(join(directory, RESULTS), 'utf8')) as Results;
   writeReport(results, directory, directory === REPORT);

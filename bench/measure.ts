@@ -3,7 +3,7 @@
 
 import type { LoadReport } from '../src/testing/load-client.ts';
 import type { LoadProxy, LoadRequest } from '../src/testing/load-run.ts';
-import { addSample, type Bench, figuresText, say, startProxy } from './bench.ts';
+import { addSample, type Bench, figuresText, note, say, startProxy } from './bench.ts';
 import type { ProxyKind, ProxyNeeds } from './proxies/prepare.ts';
 import type { Values } from './samples.ts';
 
@@ -69,6 +69,10 @@ export async function sideBySide(
       for (const proxy of inTurn(proxies, round)) {
         const report = await bench.run.load(proxy, request);
         const values = loadValues(bench, report, isBulk);
+        if (values.rate === 0) {
+          note(bench, `${proxy.name} did nothing in round ${round} of ${workload}, ${name}`);
+          continue;
+        }
         addSample(bench, { workload, case: name, proxy: proxy.name, round, values });
         say(`  ${round} ${workload}, ${name}, ${proxy.name}: ${figuresText(values)}`);
       }

@@ -31,7 +31,7 @@ export const USAGE = `Usage: npm run bench -- [--quick] [--only ${NAMES.join('|'
   --quick         short windows and few sessions: shows that all works, in some two minutes
   --only NAMES    only these workloads, comma separated; prints its tables and writes no report
   --rounds N      rounds of each workload (default 7, quick 1)
-  --out DIRECTORY where the report goes (default bench/report, which README quotes)
+  --out DIRECTORY where the report goes (default bench/report, which README quotes; quick: .cache/bench-quick)
   --report        measures nothing: makes tables, charts and README anew from DIRECTORY/results.json
 `;
 

@@ -81,7 +81,7 @@ export function machineText({ machine, startedAt, rounds, seconds, quick }: Resu
 export function summaryText(results: Results): string {
   const { samples } = results;
   return [
-    machineText(results),
+    `${machineText(results)} Every figure and chart: [bench/report](bench/report/README.md).`,
     markdownTable(['medians, lower is better', ...PROXIES], figureRows(samples)),
     'The budgets, as the lowest and highest median over all their cases:',
     markdownTable(

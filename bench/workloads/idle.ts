@@ -1,6 +1,7 @@
-// Memory while sessions are open and idle, each after one exchange and from a client address of its own (up to a million
-// addresses): `before` (PSS of the whole process, bytes), `after`, `user` (bytes added per session), `kernel` (bytes of kernel
-// memory of the whole machine per session; `direct` shows what client and backend need without a proxy), `sessions`.
+// Memory while sessions are open and idle, each after one exchange and from a client address of its own, for edgeproxy also
+// from 64 in all, which leaves its client table out: `before` and `after` (PSS of the whole process, bytes), `user` (bytes
+// added per session), `kernel` (bytes of kernel memory of the whole machine per session; `direct` shows what client and
+// backend need without a proxy), `sessions`.
 
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LoadProxy } from '../../src/testing/load-run.ts';
@@ -15,11 +16,13 @@ import {
   type Workload,
 } from '../bench.ts';
 import { withProxies } from '../measure.ts';
+import { EDGEPROXY_EPOLL, EDGEPROXY_URING } from '../proxies/edgeproxy.ts';
 import { manyHosts } from '../proxies/prepare.ts';
 
 /** Few, so that the warm-up leaves a client table as good as empty. */
 const WARM_CLIENTS = 64;
 const WARM_CONNECTIONS = 20_000;
+const EDGEPROXIES = [EDGEPROXY_URING, EDGEPROXY_EPOLL] as const;
 /** Descriptors a proxy needs besides two for each session. */
 const DESCRIPTORS_SPARE = 600;
 /** So many that the ports of the backend leg do not run out: 28,000 to an address. */
@@ -30,7 +33,18 @@ export function countText(count: number): string {
   return count.toLocaleString('en-US');
 }
 
-async function measureIdle(bench: Bench, proxy: LoadProxy, sessions: number, round: number) {
+interface IdleCase {
+  readonly sessions: number;
+  /** Addresses they come from. */
+  readonly clients: number;
+}
+
+async function measureIdle(
+  bench: Bench,
+  proxy: LoadProxy,
+  { sessions, clients }: IdleCase,
+  round: number,
+): Promise<void> {
   const { run } = bench;
   const pss = (): number => (proxy.pid === 0 ? 0 : memoryUse(proxy.pid).pssBytes);
   await run.load(proxy, {
@@ -41,7 +55,7 @@ async function measureIdle(bench: Bench, proxy: LoadProxy, sessions: number, rou
   });
   await sleep(bench.plan.settleMs);
   const [before, kernelBefore] = [pss(), kernelBytes()];
-  const order = { connections: sessions, clients: sessions } as const;
+  const order = { connections: sessions, clients } as const;
   const { failures } = await run.load(proxy, { ...order, mode: 'hold' });
   if (failures > 0) note(bench, `${failures} of ${sessions} idle sessions of ${proxy.name} failed`);
   await sleep(bench.plan.settleMs);
@@ -55,7 +69,8 @@ async function measureIdle(bench: Bench, proxy: LoadProxy, sessions: number, rou
     sessions,
     failures,
   };
-  const name = `${countText(sessions)} sessions`;
+  const from = clients === sessions ? '' : `, ${clients} clients`;
+  const name = `${countText(sessions)} sessions${from}`;
   addSample(bench, { workload: 'idle', case: name, proxy: proxy.name, round, values });
   say(`  ${round} idle, ${name}, ${proxy.name}: ${figuresText(values)}`);
 }
@@ -79,10 +94,12 @@ export const IDLE: Workload = {
     const counts = new Set(bench.plan.idleSessions.map((count) => possibleSessions(bench, count)));
     for (const sessions of counts) {
       for (let round = 0; round < bench.plan.idleRounds; round++) {
-        for (const kind of WITH_DIRECT) {
+        const own = WITH_DIRECT.map((kind) => ({ kind, clients: sessions }));
+        const few = EDGEPROXIES.map((kind) => ({ kind, clients: WARM_CLIENTS }));
+        for (const { kind, clients } of [...own, ...few]) {
           // One process at a time, and a fresh one: what it kept from before would hide what is added.
           await withProxies(bench, [kind], { hosts: manyHosts(HOSTS) }, ([proxy]) =>
-            measureIdle(bench, proxy, sessions, round),
+            measureIdle(bench, proxy, { sessions, clients }, round),
           );
         }
       }
