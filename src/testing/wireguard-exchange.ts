@@ -18,6 +18,7 @@ import { importPrivateKey } from '../mesh/protocol/x25519.ts';
 import { MeshDataPlane } from './mesh-data-plane.ts';
 import { attempt } from './netns.ts';
 import { until } from './wait.ts';
+import { accepts } from './wireguard-net.ts';
 
 const [begins = 'ours', scene = '', directory = '', name = ''] = process.argv.slice(2);
 const PACKETS = 20;
@@ -116,7 +117,7 @@ async function startTheirs(): Promise<Theirs> {
     env: { ...process.env, WG_PROCESS_FOREGROUND: '1' },
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  await until('the interface', () => attempt('wg', ['show', name]) === '');
+  await until('the interface', () => accepts(`/var/run/wireguard/${name}.sock`));
   const privateKey = randomBytes(32);
   const file = `${directory}/key`;
   writeFileSync(file, privateKey.toString('base64'), { mode: 0o600 });

@@ -5,7 +5,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { createServer, Socket } from 'node:net';
+import { connect, createServer, Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { connectSocket, openNonblockingSocket } from '../sys/epoll.ts';
 import { EINPROGRESS } from '../sys/errno.ts';
@@ -39,6 +39,15 @@ export function wireguardProblem(): string {
     if (problem !== '') return `needs ${program}`;
   }
   return '';
+}
+
+/** Whether somebody listens on this socket. To be asked before `wg` is: it removes a socket that does not listen yet. */
+export function accepts(path: string): Promise<boolean> {
+  const socket = connect(path);
+  return new Promise<boolean>((resolve) => {
+    socket.on('connect', () => resolve(true));
+    socket.on('error', () => resolve(false));
+  }).finally(() => socket.destroy());
 }
 
 /** One end. */
@@ -90,7 +99,7 @@ export class WireguardHost {
     this.#process.stderr?.on('data', (chunk) => {
       this.log += chunk;
     });
-    await until(`${this.device} to be ready: ${this.log}`, () => existsSync(this.socketPath));
+    await until(`${this.device} to be ready: ${this.log}`, () => accepts(this.socketPath));
   }
 
   /** Addresses and routes, as an administrator would. */
