@@ -65,7 +65,11 @@ function run(job: BreakerJob): BreakerReport {
     }
     const nowMs = Atomics.add(shared, CLOCK, 1) * BACKEND_TICK_MS;
     setSelectorTime(selector, nowMs);
-    if (reserveBackend(selector, 1, 0, new Int32Array(0), 0) < 0) continue;
+    if (reserveBackend(selector, 1, 0, new Int32Array(0), 0) < 0) {
+      // A thread may be stopped in the middle of its trial: the others must not use up their turns meanwhile.
+      Atomics.wait(shared, TRIALS, 1, 1);
+      continue;
+    }
     const { trial } = selector;
     report.sessions++;
     random = (Math.imul(random, 1_103_515_245) + 12_345) | 0;
@@ -75,6 +79,7 @@ function run(job: BreakerJob): BreakerReport {
       if (Atomics.add(shared, TRIALS, 1) !== 0) report.violations++;
       for (let spin = 0; spin < 50; spin++) Atomics.load(shared, TRIALS);
       Atomics.sub(shared, TRIALS, 1);
+      Atomics.notify(shared, TRIALS);
     }
     note(fails, trial, nowMs);
     releaseBackend(state, 0);
