@@ -54,9 +54,11 @@ interface Definition {
   readonly arguments: readonly 'pointer'[];
   readonly return: 'int32' | 'pointer';
 }
+type Arguments<Types extends readonly unknown[]> = { readonly [Index in keyof Types]: bigint };
+/** A call with fewer arguments than parameters ends the process when V8 optimises it. */
 type Functions<D extends Readonly<Record<string, Definition>>> = {
   readonly [K in keyof D]: (
-    ...args: bigint[]
+    ...args: Arguments<D[K]['arguments']>
   ) => D[K]['return'] extends 'pointer' ? bigint : number;
 };
 type Native = Functions<typeof DEFINITIONS>;
