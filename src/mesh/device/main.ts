@@ -16,6 +16,7 @@ import {
 import { openDatagramSocket, openLinkWatch } from '../../sys/datagram.ts';
 import { errnoName } from '../../sys/errno.ts';
 import { createEventfd, signalEventfd } from '../../sys/eventfd.ts';
+import { exitNow } from '../../sys/exit.ts';
 import { openTun, readMtu, writeMtu } from '../../sys/tun.ts';
 import { PROTOCOL_TIMES, type ProtocolTimes } from '../protocol/times.ts';
 import { Device, SOCKET_BUFFER_BYTES } from './device.ts';
@@ -33,7 +34,6 @@ const MTU_MAX = 65_535;
 /** Set in the environment of the second execution, so that there is no third. */
 const REDUCED = 'WG_PROCESS_REDUCED';
 const EXIT_USAGE = 2;
-const END_MS_MAX = 500;
 
 const log = createLogger();
 
@@ -125,13 +125,6 @@ function uapiHandler(device: Device): UapiHandler {
   };
 }
 
-function ended(worker: Worker): Promise<void> {
-  return new Promise((resolve) => {
-    if (worker.threadId === -1) resolve();
-    else worker.once('exit', () => resolve());
-  });
-}
-
 /** Starts a data thread; settles when it runs. */
 function startThread(
   file: URL,
@@ -174,20 +167,10 @@ async function run({ name, mtu, times }: Options): Promise<void> {
   });
   const device = new Device(memory, socket, wake, times);
   let server: Disposable | null = null;
-  const threads: Promise<Worker>[] = [];
-  let isEnding = false;
   const end = (reason: string): void => {
-    if (isEnding) return;
-    isEnding = true;
     log.info('Device ended', { interface: name, reason, ...device.counts() });
     server?.[Symbol.dispose]();
-    // The threads end by themselves before the process tears them down; they never hold it up for long.
-    Atomics.store(words, STOP, 1);
-    wake();
-    setTimeout(() => process.exit(0), END_MS_MAX);
-    void Promise.all(threads)
-      .then((workers) => Promise.all(workers.map(ended)))
-      .then(() => process.exit(0));
+    exitNow(0);
   };
   const onMessage = (message: ThreadMessage): void => {
     if (message === 'gone') end('interface removed');
@@ -198,15 +181,14 @@ async function run({ name, mtu, times }: Options): Promise<void> {
   const fail = (error: unknown): never => {
     log.error('Data thread failed', { interface: name, error });
     server?.[Symbol.dispose]();
-    process.exit(1);
+    exitNow(1);
   };
   const data = { memory, tun, udp: socket.fd, family: socket.family, links };
-  threads.push(
+  const [sender] = await Promise.all([
     startThread(SEND_THREAD, { ...data, eventfd: eventfds[0] }, onMessage, fail),
     startThread(RECEIVE_THREAD, { ...data, eventfd: eventfds[1] }, onMessage, fail),
-  );
-  const [sender] = await Promise.all(threads);
-  device.useSender(sender as Worker);
+  ]);
+  device.useSender(sender);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => end(signal));
   process.on('SIGHUP', () => log.info('Counters', { interface: name, ...device.counts() }));
   const path = `${UAPI_DIRECTORY}/${name}.sock`;
