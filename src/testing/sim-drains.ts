@@ -88,8 +88,11 @@ export class SimDrains implements DrainWorld {
   }
 
   #closingOf(backend: number, incarnation: number): Closing | undefined {
+    const { publisher } = this.#control;
     const id = this.#control.backendOf(backend, incarnation);
-    return id === undefined ? undefined : this.#closings.get(id);
+    // One that was removed and came back is another backend: the sessions of its life before are not its drain's.
+    if (id === undefined || publisher.backendIndex(id) !== backend) return undefined;
+    return publisher.incarnation(backend) === incarnation ? this.#closings.get(id) : undefined;
   }
 
   /** A session is ended because of a drain: is there one, is its time over, is that its pace? */
