@@ -1,15 +1,11 @@
 // Changes to the table `access`, one commit each, for the command line. What is written is checked by the code that reads
 // it. Rows are found by what they mean, however an operator has written them, bad ones by their text.
 
-import { ProxyError } from '../base/errors.ts';
 import { APP_PATTERN } from '../base/names.ts';
 import { nearestNames } from '../base/nearest.ts';
 import { type AccessRow, type Action, ANY, matchText, parseMatch, rowApp } from './access-rows.ts';
-import { addAccessTable, type RoutingDb, readAccess, routingDbError } from './routing-db.ts';
-
-function refuse(code: string, message: string): never {
-  throw new ProxyError(code, message, { source: 'usage' });
-}
+import { refuse, transaction } from './routing-change.ts';
+import { addAccessTable, type RoutingDb, readAccess } from './routing-db.ts';
 
 function isAbout(row: AccessRow, app: string, match: string): boolean {
   return rowApp(row) === app && matchText(row[2] ?? '') === match;
@@ -23,24 +19,6 @@ function deleteRows(db: RoutingDb, rows: readonly AccessRow[], app: string, matc
   const remove = db.handle.prepare(`DELETE FROM access WHERE ${same.join(' AND ')}`);
   for (const [storedApp, action, stored] of found) remove.run(storedApp, action, stored);
   return found.length;
-}
-
-/** All or nothing; SQL failures with the path and what to do. */
-function transaction<Result>(db: RoutingDb, work: () => Result): Result {
-  try {
-    db.handle.exec('BEGIN IMMEDIATE');
-    try {
-      addAccessTable(db);
-      const result = work();
-      db.handle.exec('COMMIT');
-      return result;
-    } catch (error) {
-      db.handle.exec('ROLLBACK');
-      throw error;
-    }
-  } catch (error) {
-    throw routingDbError(db.path, 'change', error);
-  }
 }
 
 /** Allows or denies: puts one row in the place of any that matched the same. Returns the match as it is stored. */
@@ -59,6 +37,7 @@ export function setAccess(
   }
   const match = matchText(row.match);
   transaction(db, () => {
+    addAccessTable(db);
     deleteRows(db, readAccess(db), app, match);
     const insert = 'INSERT INTO access(app, action, match, note) VALUES (?, ?, ?, ?)';
     db.handle.prepare(insert).run(app, action, match, note);
@@ -70,6 +49,7 @@ export function setAccess(
 export function removeAccess(db: RoutingDb, app: string, text: string): void {
   const match = matchText(text);
   transaction(db, () => {
+    addAccessTable(db);
     const rows = readAccess(db);
     if (deleteRows(db, rows, app, match) > 0) return;
     const own = rows.filter((row) => rowApp(row) === app).map(([, , stored]) => stored ?? '');

@@ -1,12 +1,12 @@
 // Changes to the table `peers`, one commit each, for the command line. What is written is checked by the code that reads it,
 // together with the rows that are there: nothing is written that a running proxy would skip.
 
-import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
 import { allowedIpText } from '../mesh/peer.ts';
 import type { Prefix } from '../sys/prefix.ts';
 import { compilePeers, type OwnEnd, PEER_COLUMNS, type PeerRow } from './mesh-rows.ts';
-import { addPeersTable, type RoutingDb, readPeers, routingDbError } from './routing-db.ts';
+import { refuse, transaction } from './routing-change.ts';
+import { addPeersTable, type RoutingDb, readPeers } from './routing-db.ts';
 
 /** What may be said about a new peer, as text: it is checked as a row. */
 export interface NewPeer {
@@ -18,27 +18,6 @@ export interface NewPeer {
   readonly keepalive: string;
   readonly mtu: string | null;
   readonly presharedKey: string | null;
-}
-
-function refuse(code: string, message: string): never {
-  throw new ProxyError(code, message, { source: 'usage' });
-}
-
-/** All or nothing; SQL failures with the path and what to do. */
-function transaction<Result>(db: RoutingDb, work: () => Result): Result {
-  try {
-    db.handle.exec('BEGIN IMMEDIATE');
-    try {
-      const result = work();
-      db.handle.exec('COMMIT');
-      return result;
-    } catch (error) {
-      db.handle.exec('ROLLBACK');
-      throw error;
-    }
-  } catch (error) {
-    throw routingDbError(db.path, 'change', error);
-  }
 }
 
 /** Makes the table where it is missing; true when it was. */

@@ -2,9 +2,9 @@
 // value is checked by the same code that reads it, so nothing is written that `run` would then
 // refuse. Every function throws a ProxyError: an unknown id names the ids it could have been.
 
-import { ProxyError } from '../base/errors.ts';
 import { nearestNames } from '../base/nearest.ts';
-import { addSpareColumns, hasColumn, type RoutingDb, routingDbError } from './routing-db.ts';
+import { guarded, refuse, transaction } from './routing-change.ts';
+import { addSpareColumns, hasColumn, type RoutingDb } from './routing-db.ts';
 import {
   COLUMNS,
   type ProxyProtocol,
@@ -52,19 +52,6 @@ const CHANGE_COLUMNS = {
 } as const;
 
 const NO_DRAIN = 'draining = 0, drain_close_at = NULL, drain_close_rate = NULL';
-
-function refuse(code: string, message: string): never {
-  throw new ProxyError(code, message, { source: 'usage' });
-}
-
-/** SQL failures (a lock, a missing column) with the path and what to do. */
-function guarded<Result>(db: RoutingDb, work: () => Result): Result {
-  try {
-    return work();
-  } catch (error) {
-    throw routingDbError(db.path, 'change', error);
-  }
-}
 
 /** Every id, removed ones too. */
 export function backendIds(db: RoutingDb): string[] {
@@ -153,17 +140,10 @@ function updateRow(
  * same commit.
  */
 export function drainBackend(db: RoutingDb, id: string, { closeAt, closeRate }: RowDrain): void {
-  guarded(db, () => {
-    db.handle.exec('BEGIN IMMEDIATE');
-    try {
-      addSpareColumns(db, 'drain');
-      const sets = 'draining = 1, drain_close_at = ?, drain_close_rate = ?';
-      updateRow(db, id, sets, [closeAt, closeRate]);
-      db.handle.exec('COMMIT');
-    } catch (error) {
-      if (db.handle.isTransaction) db.handle.exec('ROLLBACK');
-      throw error;
-    }
+  transaction(db, () => {
+    addSpareColumns(db, 'drain');
+    const sets = 'draining = 1, drain_close_at = ?, drain_close_rate = ?';
+    updateRow(db, id, sets, [closeAt, closeRate]);
   });
 }
 
